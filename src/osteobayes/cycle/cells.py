@@ -1,0 +1,224 @@
+"""Cells: the distinct (cancer, pre-treatment, regimen) combinations that have to be solved, as arrays."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from osteobayes.cycle import exposure
+from osteobayes.cycle.dynamics import Columns
+from osteobayes.cycle.fluxes import ACTIONS, FRACTIONS
+from osteobayes.cycle.regimen import Component, Regimen
+from osteobayes.cycle.therapy import Agent, Catalogue
+from osteobayes.errors import RegimenError
+from osteobayes.schema import CANCERS
+
+PRETREATMENTS = {"none": None, "bisphosphonate_12_months": "zoledronic acid 4 mg q4w"}
+"""Treatment before entry, as a regimen given from day -364 to day 0."""
+PRETREATMENT_DAYS = 364.0
+_ACTION_INDEX = {name: i for i, name in enumerate(ACTIONS)}
+_IS_FRACTION = np.array([name in FRACTIONS for name in ACTIONS])
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The fixed time grid: output every ``output_days``, ``substeps`` solver steps between outputs."""
+
+    output_days: float = 3.5
+    outputs: int = 313
+    substeps: int = 2
+
+    @property
+    def step(self) -> float:
+        """Solver step (days)."""
+        return self.output_days / self.substeps
+
+    @property
+    def days(self) -> np.ndarray:
+        """Output times (days) [outputs + 1]."""
+        return self.output_days * np.arange(self.outputs + 1)
+
+    @property
+    def years(self) -> np.ndarray:
+        """Output times (years) [outputs + 1]."""
+        return self.days / 365.25
+
+    @property
+    def stage_days(self) -> np.ndarray:
+        """Times (days) at which exposures are needed: every half solver step."""
+        return 0.5 * self.step * np.arange(2 * self.substeps * self.outputs + 1)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One thing to solve: a lesion of a cancer, in a pre-treated or naive population, under a regimen."""
+
+    cancer: str
+    regimen: Regimen
+    pretreatment: str = "none"
+
+    def __str__(self) -> str:
+        loaded = "" if self.pretreatment == "none" else f", after {self.pretreatment}"
+        return f"{self.cancer}{loaded}: {self.regimen}"
+
+
+class CellArrays(NamedTuple):
+    """Cells as data of the compiled function.
+
+    ``skeleton``: a representative cell of each distinct systemic skeleton; ``skeleton_of``: the skeleton of each cell;
+    ``term``: one action of one agent in one cell.
+    """
+
+    cancer: Int[Array, " cell"]
+    skeleton: Int[Array, " skeleton"]
+    skeleton_of: Int[Array, " cell"]
+    immune: Float[Array, " cell"]
+    backbone: Float[Array, " cell"]
+    exposure: Float[Array, "term stage_time"]
+    entry_exposure: Float[Array, " term"]
+    slot: Int[Array, " term"]
+    potency: Int[Array, " term"]
+    relative: Int[Array, " term"]
+    inverse: Float[Array, " term"]
+    fraction: Float[Array, " term"]
+
+
+def component_exposure(component: Component, agent: Agent, t: Array, horizon: float) -> Array:
+    """Exposure of one component at times ``t`` (days), in the agent's own exposure unit."""
+    kinetics = agent.kinetics
+    constants = {
+        "input_per_day": kinetics.input_per_day or exposure.SMOOTHING,
+        "half_life_days": kinetics.half_life_days or 1.0,
+        "scale": kinetics.scale,
+    }
+    start = component.start_day
+    stop = horizon if component.stop_day is None else component.stop_day
+    if component.doses is not None:
+        stop = min(stop, start + component.doses * component.interval_days)
+    relative_dose = component.amount / agent.standard_dose
+    if kinetics.kind == "window":
+        off = None if component.period_days is None else component.period_days - (component.on_days or 0.0)
+        return relative_dose * exposure.window(t, start, stop, component.on_days, off)
+    if component.on_days is not None:
+        raise RegimenError(f"regimen `{component.text()}`: field `on/period`: {agent.name} has no on/off schedule; leave it out")
+    if kinetics.kind == "continuous":
+        return exposure.continuous(t, start, stop, component.amount / component.interval_days, constants)
+    times = dose_times(component, stop)
+    return exposure.doses(t, jnp.asarray(times), jnp.full(len(times), component.amount), constants)
+
+
+def dose_times(component: Component, stop: float) -> np.ndarray:
+    """Days on which doses are given, from the start up to (not including) ``stop``."""
+    times = np.arange(component.start_day, stop, component.interval_days)
+    return times if component.doses is None else times[: component.doses]
+
+
+def parameter_names(catalogue: Catalogue) -> list[str]:
+    """Names of all potency and relative-potency parameters of the catalogue, sorted; index 0 is the constant one."""
+    names = {a.potency for g in catalogue.agents.values() for a in g.actions}
+    names |= {a.relative for g in catalogue.agents.values() for a in g.actions if a.relative}
+    return ["", *sorted(names)]
+
+
+def pack(cells: Sequence[Cell], catalogue: Catalogue, grid: Grid, terms: int | None = None) -> CellArrays:
+    """Arrays of the cells; ``terms`` pads the number of terms (so that other regimens need no new compilation)."""
+    names = parameter_names(catalogue)
+    t = jnp.asarray(grid.stage_days)
+    before = jnp.asarray(np.arange(-28.0, 0.0, 0.25))
+    horizon = float(grid.stage_days[-1]) + 1.0
+    rows: list[tuple] = []
+    cache: dict[tuple, np.ndarray] = {}
+
+    def exposed(component: Component, agent: Agent, times: Array, tag: str) -> np.ndarray:
+        key = (component, tag)
+        if key not in cache:
+            cache[key] = np.asarray(component_exposure(component, agent, times, horizon))
+        return cache[key]
+
+    for i, cell in enumerate(cells):
+        given = [(c, 0.0) for c in cell.regimen.components]
+        if loading := PRETREATMENTS[cell.pretreatment]:
+            for c in Regimen.parse(loading, catalogue).components:
+                given.append(
+                    (Component(c.agent, c.amount, c.unit, c.interval_days, start_day=-PRETREATMENT_DAYS, stop_day=0.0), 1.0)
+                )
+        for component, loaded in given:
+            agent = catalogue.agents[component.agent]
+            curve = exposed(component, agent, t, "after")
+            entry = float(exposed(component, agent, before, "before").mean()) if loaded else 0.0
+            for action in agent.actions:
+                rows.append(
+                    (
+                        curve,
+                        entry,
+                        _ACTION_INDEX[action.flux] * len(cells) + i,
+                        names.index(action.potency),
+                        names.index(action.relative or ""),
+                        -1.0 if action.form == "ratio" else 1.0,
+                        1.0 if action.form == "fraction" else 0.0,
+                    )
+                )
+    zero = (np.zeros(len(t)), 0.0, 0, 0, 0, 1.0, 0.0)
+    rows += [zero] * max((terms or 1) - len(rows), 0)
+    skeletons: dict[tuple, int] = {}
+    skeleton_of = [skeletons.setdefault((c.regimen, c.pretreatment), len(skeletons)) for c in cells]
+    immune = [
+        float(any("immune" in catalogue.agents[a].modules for a in cell.regimen.agents)) for cell in cells
+    ]
+    return CellArrays(
+        cancer=jnp.asarray([CANCERS.index(c.cancer) for c in cells], dtype=jnp.int32),
+        skeleton=jnp.asarray([skeleton_of.index(i) for i in range(len(skeletons))], dtype=jnp.int32),
+        skeleton_of=jnp.asarray(skeleton_of, dtype=jnp.int32),
+        immune=jnp.asarray(immune),
+        backbone=jnp.asarray([float(c.regimen.backbone) for c in cells]),
+        exposure=jnp.asarray(np.stack([r[0] for r in rows])),
+        entry_exposure=jnp.asarray([r[1] for r in rows]),
+        slot=jnp.asarray([r[2] for r in rows], dtype=jnp.int32),
+        potency=jnp.asarray([r[3] for r in rows], dtype=jnp.int32),
+        relative=jnp.asarray([r[4] for r in rows], dtype=jnp.int32),
+        inverse=jnp.asarray([r[5] for r in rows]),
+        fraction=jnp.asarray([r[6] for r in rows]),
+    )
+
+
+def actions(
+    values: Mapping[str, Array], names: Sequence[str], arrays: CellArrays
+) -> tuple[Float[Array, "stage_time action column"], Float[Array, "action column"]]:
+    """Drug actions of every column in time (for the solver) and before entry (for the entry state).
+
+    Parameters
+    ----------
+    values
+        Values of the potency parameters, scalars.
+    names
+        :func:`parameter_names`.
+    arrays
+        The cells.
+    """
+    log_values = jnp.stack([jnp.zeros(()), *(jnp.log(values[n]) for n in names[1:])])
+    coefficient = jnp.exp(arrays.inverse * log_values[arrays.potency] + log_values[arrays.relative])
+    n_cells = arrays.cancer.shape[0]
+
+    def combine(exposures: Array) -> Array:
+        u = exposures * (coefficient if exposures.ndim == 1 else coefficient[:, None])
+        is_fraction = arrays.fraction if exposures.ndim == 1 else arrays.fraction[:, None]
+        u = jnp.where(is_fraction > 0, jnp.log1p(-jnp.clip(u * is_fraction, 0.0, 1.0 - 1e-9)), u)
+        total = jnp.zeros((len(ACTIONS) * n_cells, *u.shape[1:])).at[arrays.slot].add(u)
+        total = total.reshape(len(ACTIONS), n_cells, *u.shape[1:])
+        mask = jnp.asarray(_IS_FRACTION).reshape(-1, *([1] * (total.ndim - 1)))
+        return jnp.where(mask, -jnp.expm1(jnp.where(mask, total, 0.0)), total)
+
+    def with_skeletons(u: Array) -> Array:
+        return jnp.concatenate([u, u[:, arrays.skeleton]], axis=1)
+
+    return jnp.moveaxis(with_skeletons(combine(arrays.exposure)), -1, 0), with_skeletons(combine(arrays.entry_exposure))
+
+
+def columns_of(arrays: CellArrays) -> tuple[Columns, Int[Array, " column"]]:
+    """Columns of the solve (the cells' lesions, then the distinct skeletons) and the cancer of each."""
+    which = jnp.concatenate([jnp.arange(arrays.cancer.shape[0]), arrays.skeleton])
+    lesion = jnp.concatenate([jnp.ones(arrays.cancer.shape[0]), jnp.zeros(arrays.skeleton.shape[0])])
+    return Columns(lesion, (lesion * arrays.immune[which]), arrays.backbone[which]), arrays.cancer[which]

@@ -1,0 +1,388 @@
+"""Checks between the cells of a row, between rows, and between studies."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from osteobayes.errors import Problem, RegimenError
+from osteobayes.schema import (
+    CONTRASTS,
+    ENDPOINTS,
+    PROPORTIONS,
+    STATISTIC_UNITS,
+    TIME_UNITS,
+    OutcomeRow,
+    Study,
+    YamlDocument,
+    did_you_mean,
+    time_in_years,
+)
+
+#: Statistics whose `time` says when; without it they mean nothing.
+TIMED = frozenset({"survival_at", "event_free_at", "cumulative_incidence"})
+#: Absolute statistics that can never double count: what they say is independent of a total.
+FREE = frozenset({"completion", "first_event_proportion"})
+#: Statistics that hold a count of patients among `n`.
+COUNTED = frozenset(
+    {"proportion", "first_event_proportion", "any_event_proportion", "incidence_proportion", "completion"}
+)
+
+Finding = tuple[str, str, str]  # field, message, mend
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of `outcomes.csv`, its cells as printed, and where it stands."""
+
+    file: str
+    line: int
+    study: Study
+    printed: dict[str, str]
+    outcome: OutcomeRow
+
+    def problem(self, field: str, message: str, mend: str) -> Problem:
+        """Problem in this row."""
+        return Problem(self.file, self.line, field, message, mend)
+
+
+def row_problems(row: Row) -> Iterator[Problem]:
+    """Everything that is wrong inside one row."""
+    for check in (_names, _unit, _interval, _value, _counts, _time, _statistic, _fit_needs):
+        for field, message, mend in check(row):
+            yield row.problem(field, message, mend)
+
+
+def _names(row: Row) -> Iterator[Finding]:
+    """Check that arms, endpoint, component and source exist."""
+    outcome, study = row.outcome, row.study
+    if not outcome.outcome_id.startswith(f"{study.id}/"):
+        yield "outcome_id", f"{outcome.outcome_id!r} does not start with the study id", f"begin it with '{study.id}/'"
+    for field in ("arm", "versus"):
+        arm = getattr(outcome, field)
+        if arm is not None and arm not in study.arm_ids:
+            yield field, f"the study has no arm {arm!r}", did_you_mean(arm, study.arm_ids)
+    if outcome.statistic in CONTRASTS and outcome.versus is None:
+        yield "versus", f"a {outcome.statistic} compares two arms, but versus is empty", "name the reference arm"
+    if outcome.versus is not None and outcome.statistic not in CONTRASTS | {"bound_range"}:
+        yield "versus", f"a {outcome.statistic} belongs to one arm, but versus is {outcome.versus!r}", "empty versus"
+    if outcome.versus is not None and outcome.versus == outcome.arm:
+        yield "versus", "the arm is compared with itself", "name the reference arm"
+    if outcome.endpoint not in ENDPOINTS and outcome.endpoint not in study.events:
+        message = f"the endpoint {outcome.endpoint!r} has no event definition in study.yaml"
+        yield "endpoint", message, did_you_mean(outcome.endpoint, [*study.events, *ENDPOINTS])
+    definition = study.events.get(outcome.endpoint)
+    if outcome.component is not None and (definition is None or outcome.component not in definition.components):
+        message = f"the endpoint {outcome.endpoint!r} does not count {outcome.component!r}"
+        yield "component", message, "add it to the event definition in study.yaml, or empty the cell"
+    if outcome.component is None and outcome.statistic in ("first_event_proportion", "any_event_proportion"):
+        yield "component", f"a {outcome.statistic} is of one component, but component is empty", "name the component"
+    sources = [source.id for source in study.sources]
+    if outcome.source not in sources:
+        yield "source", f"study.yaml has no source {outcome.source!r}", did_you_mean(outcome.source, sources)
+
+
+def _unit(row: Row) -> Iterator[Finding]:
+    """Check that the unit is there and fits the statistic."""
+    outcome = row.outcome
+    numbers = [name for name in ("value", "low", "high") if getattr(outcome, name) is not None]
+    if outcome.unit is None:
+        if numbers:
+            yield "unit", f"the {numbers[0]} has no unit", f"write {_or(STATISTIC_UNITS[outcome.statistic])}"
+    elif outcome.unit not in STATISTIC_UNITS[outcome.statistic]:
+        message = f"{outcome.unit!r} is not a unit of {outcome.statistic}"
+        yield "unit", message, f"write {_or(STATISTIC_UNITS[outcome.statistic])}, or correct the statistic"
+
+
+def _or(words: Iterable[str]) -> str:
+    return " or ".join(repr(word) for word in words)
+
+
+def _interval(row: Row) -> Iterator[Finding]:
+    """Check that the interval holds its value and has a level."""
+    outcome = row.outcome
+    low, high, value = outcome.low, outcome.high, outcome.value
+    if low is not None and high is not None and low > high:
+        yield "low", f"low {row.printed['low']} is above high {row.printed['high']}", "exchange them"
+    elif value is not None and low is not None and value < low:
+        yield (
+            "low",
+            f"the value {row.printed['value']} is below its own interval (low {row.printed['low']})",
+            "read it again",
+        )
+    elif value is not None and high is not None and value > high:
+        yield (
+            "high",
+            f"the value {row.printed['value']} is above its own interval (high {row.printed['high']})",
+            "read it again",
+        )
+    has_interval = low is not None or high is not None
+    if has_interval and outcome.level is None and outcome.statistic != "bound_range":
+        yield "level", "the interval has no level", "write 0.95, or the level that is printed"
+    if outcome.level is not None and not has_interval:
+        yield "level", "there is a level but no interval", "give low and high, or empty level"
+    if high is not None and low is None and outcome.statistic != "bound_range":
+        yield "low", "the interval has an upper limit but no lower one", "give low (only high may be unreached)"
+
+
+def _value(row: Row) -> Iterator[Finding]:
+    """Check that the value is there exactly when the statistic has one, and is possible."""
+    outcome = row.outcome
+    if outcome.statistic == "median_not_reached":
+        if outcome.value is not None:
+            yield (
+                "value",
+                f"a median that was not reached has the value {row.printed['value']}",
+                "empty it, or write median",
+            )
+        return
+    if outcome.statistic == "bound_range":
+        return
+    if outcome.value is None:
+        yield "value", f"a {outcome.statistic} needs a value", "give it, or use median_not_reached or bound_range"
+    for field in ("value", "low", "high"):
+        number = getattr(outcome, field)
+        if number is None or outcome.unit not in STATISTIC_UNITS[outcome.statistic]:
+            continue
+        bounds = _bounds(outcome)
+        if not bounds[0] <= number <= bounds[1]:
+            message = f"{row.printed[field]} {outcome.unit} is impossible for a {outcome.statistic}"
+            yield field, message, "correct the number or its unit"
+
+
+def _bounds(outcome: OutcomeRow) -> tuple[float, float]:
+    """Least and greatest value that a statistic can have in its unit."""
+    top = 1.0 if outcome.unit == "fraction" else 100.0
+    if outcome.statistic in PROPORTIONS:
+        return (0.0, top)
+    if outcome.statistic in ("risk_difference", "relative_risk_reduction"):
+        return (-top if outcome.statistic == "risk_difference" else -math.inf, top)
+    if outcome.statistic.startswith("percent_change"):
+        return (-100.0, math.inf)
+    if outcome.statistic in ("hazard_ratio", "rate_ratio", "odds_ratio", "median"):
+        return (math.nextafter(0.0, 1.0), math.inf)
+    return (0.0, math.inf)
+
+
+def _counts(row: Row) -> Iterator[Finding]:
+    """Check that events are among n, n is among the arm, and the printed share is events / n."""
+    outcome = row.outcome
+    if outcome.events is not None and outcome.n is not None and outcome.events > outcome.n:
+        yield "events", f"{outcome.events} events among {outcome.n} patients", "exchange or correct events and n"
+        return
+    if outcome.arm in row.study.arm_ids and outcome.versus is None and outcome.n is not None:
+        arm_n = row.study.arm(outcome.arm).n
+        if arm_n is not None and outcome.n > arm_n:
+            yield "n", f"n is {outcome.n} but the arm has {arm_n} patients", "correct n here or in study.yaml"
+    if outcome.statistic not in PROPORTIONS or outcome.unit not in ("percent", "fraction"):
+        return
+    if outcome.value is None or outcome.events is None or outcome.n is None:
+        return
+    share = outcome.events / outcome.n
+    scale = 100.0 if outcome.unit == "percent" else 1.0
+    if abs(scale * share - outcome.value) > 0.6 * 10.0 ** -_decimals(row.printed["value"]):
+        shown = f"{scale * share:.{_decimals(row.printed['value']) + 1}f}"
+        message = f"{row.printed['value']} {outcome.unit} does not agree with {outcome.events}/{outcome.n} = {shown}"
+        yield "value", message, "correct value, events or n"
+
+
+def _decimals(printed: str) -> int:
+    """Digits that are printed after the decimal point."""
+    return len(printed.partition(".")[2])
+
+
+def _time(row: Row) -> Iterator[Finding]:
+    """Check that a time has a unit, and is there where the statistic needs one."""
+    outcome = row.outcome
+    if outcome.time is not None and outcome.time_unit is None:
+        yield "time_unit", f"the time {row.printed['time']} has no unit", f"write {_or(TIME_UNITS)}"
+    if outcome.time is None and outcome.time_unit is not None:
+        yield "time", "there is a time_unit but no time", "give the time, or empty time_unit"
+    if outcome.time is None and outcome.statistic in TIMED:
+        yield "time", f"a {outcome.statistic} needs its time", "give the landmark"
+
+
+def _statistic(row: Row) -> Iterator[Finding]:
+    """Check that statistic and endpoint go together, and that what must be explained is."""
+    outcome = row.outcome
+    if (outcome.statistic == "completion") != (outcome.endpoint == "completion"):
+        yield "statistic", "the statistic `completion` and the endpoint `completion` go together", "use both or neither"
+    if outcome.statistic == "incidence_proportion" and not outcome.note:
+        yield "note", "an incidence_proportion must name its denominator", "name it in the note"
+    if outcome.use == "no" and not outcome.note:
+        yield "note", "`use` is `no` without a reason", "begin the note with the reason"
+
+
+def _fit_needs(row: Row) -> Iterator[Finding]:
+    """Check that a row has what it needs before it may enter the likelihood."""
+    outcome, study = row.outcome, row.study
+    if outcome.use != "fit":
+        return
+    if outcome.statistic in COUNTED:
+        for field in ("events", "n"):
+            if getattr(outcome, field) is None:
+                yield field, f"a {outcome.statistic} that is fitted needs {field}", f"give {field}, or use `check`"
+    elif outcome.statistic in CONTRASTS:
+        if outcome.low is None or outcome.high is None:
+            yield "low", f"a {outcome.statistic} that is fitted needs its interval", "give low and high, or use `check`"
+    elif outcome.n is None and outcome.statistic != "bound_range":
+        yield "n", f"a {outcome.statistic} that is fitted needs n", "give n, or use `check`"
+    if outcome.statistic == "bound_range":
+        yield "use", "a bound_range has no likelihood", "use `check` or `no`"
+    if outcome.statistic in ("median_not_reached", "completion") and outcome.time is None:
+        yield "time", f"a {outcome.statistic} that is fitted needs its time", "give it, or use `check`"
+    for field in ("arm", "versus"):
+        arm = getattr(outcome, field)
+        if arm in study.arm_ids and any(regimen is None for _, regimen, _ in study.members(arm)):
+            yield (
+                field,
+                f"arm {arm!r} has no regimen, so nothing can be fitted to it",
+                "give its regimen, or use `check`",
+            )
+
+
+def duplicate_ids(rows: Iterable[Row]) -> Iterator[Problem]:
+    """Outcome ids that are used twice."""
+    first: dict[str, Row] = {}
+    for row in rows:
+        other = first.setdefault(row.outcome.outcome_id, row)
+        if other is not row:
+            message = f"{row.outcome.outcome_id!r} is already used in {other.file}:{other.line}"
+            yield row.problem("outcome_id", message, "give every outcome its own id")
+
+
+def split_problems(rows: Iterable[Row]) -> Iterator[Problem]:
+    """Find splits of the first events that hold more events than their total, or than patients."""
+    splits: dict[tuple, list[Row]] = defaultdict(list)
+    totals: dict[tuple, Row] = {}
+    for row in rows:
+        outcome = row.outcome
+        key = (row.study.id, outcome.arm, outcome.endpoint, outcome.time)
+        if outcome.statistic == "first_event_proportion" and outcome.events is not None:
+            splits[key].append(row)
+        elif outcome.statistic == "proportion" and outcome.events is not None:
+            totals[key] = row
+    for key, siblings in splits.items():
+        events = sum(row.outcome.events or 0 for row in siblings)
+        total = totals.get(key)
+        limit = total.outcome.events if total else siblings[0].outcome.n
+        last = siblings[-1]
+        if limit is not None and events > limit:
+            whole = f"the total in line {total.line} has {limit}" if total else f"there are {limit} patients"
+            message = f"the first events of arm {key[1]!r} sum to {events}, but {whole}"
+            yield last.problem("events", message, "correct the split, or use any_event_proportion")
+        twice = {row.outcome.component for row in siblings}
+        if len(twice) < len(siblings):
+            message = f"a component of the first events of arm {key[1]!r} is given twice"
+            yield last.problem("component", message, "keep one row a component")
+
+
+def family(row: Row) -> str:
+    """Endpoint family: definitions that differ only in what they count are one family."""
+    return "skeletal events" if row.outcome.endpoint in row.study.events else row.outcome.endpoint
+
+
+def double_counts(rows: Iterable[Row]) -> Iterator[Problem]:
+    """Fitted rows that would count the same patients twice.
+
+    Allowed for one patient set and endpoint family: one absolute number of each arm, or the reference arm's absolute
+    and one ratio. A split of first events and a completion may always stand beside them; the landmarks of one curve,
+    and the components of one any-event table, are one number; what was found at time 0 and what came later are two.
+    """
+    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.outcome.use == "fit" and row.outcome.statistic not in FREE:
+            groups[row.study.patients, family(row)].append(row)
+    for (patients, name), members in groups.items():
+        where = f"{name} of patient set {patients}"
+        for late, early in _clashes(members):
+            message = f"this row and {_cite(early, late)} count the {where} twice"
+            yield late.problem("use", message, "set one of them to `check`")
+
+
+def _cite(row: Row, reader: Row) -> str:
+    """Name a row, with its file if the reader is in another one."""
+    place = f"line {row.line}" if row.file == reader.file else f"{row.file}:{row.line}"
+    return f"{row.outcome.outcome_id!r} ({place})"
+
+
+def _clashes(rows: list[Row]) -> Iterator[tuple[Row, Row]]:
+    """Each row that clashes with an earlier one, with the first such."""
+    for late in rows:
+        for early in rows:
+            if early is late:
+                break
+            if _clash(early, late):
+                yield late, early
+                break
+
+
+def _clash(one: Row, two: Row) -> bool:
+    """Whether two fitted rows of a patient set and family count the same patients twice."""
+    if one.study.id != two.study.id:
+        return True
+    study, a, b = one.study, one.outcome, two.outcome
+    contrasts = [row for row in (a, b) if row.statistic in CONTRASTS]
+    if len(contrasts) == 2:
+        pairs = ((x, y) for x in (a.arm, a.versus) for y in (b.arm, b.versus))
+        return sum(_share_patients(study, x, y) for x, y in pairs) > 1
+    if len(contrasts) == 1:
+        absolute = b if contrasts[0] is a else a
+        return _share_patients(study, contrasts[0].arm, absolute.arm)
+    if not _share_patients(study, a.arm, b.arm):
+        return False
+    return not (_one_curve(a, b) or _one_table(a, b) or _successive(a, b))
+
+
+def _share_patients(study: Study, one: str | None, two: str | None) -> bool:
+    """Whether two arms are the same, or overlap."""
+    if one is None or two is None or not {one, two} <= set(study.arm_ids):
+        return False
+    return one == two or two in study.arm(one).overlaps or one in study.arm(two).overlaps
+
+
+def _one_curve(a: OutcomeRow, b: OutcomeRow) -> bool:
+    """Landmarks of one curve at different times."""
+    same = (a.statistic, a.endpoint, a.arm) == (b.statistic, b.endpoint, b.arm)
+    return same and a.statistic in TIMED and _when(a) != _when(b)
+
+
+def _when(outcome: OutcomeRow) -> float | None:
+    """Time of a row, in years."""
+    if outcome.time is None or outcome.time_unit is None:
+        return None
+    return time_in_years(outcome.time, outcome.time_unit)
+
+
+def _one_table(a: OutcomeRow, b: OutcomeRow) -> bool:
+    """Two components of one table of any events."""
+    same = (a.statistic, a.endpoint, a.arm, a.time) == (b.statistic, b.endpoint, b.arm, b.time)
+    return same and a.statistic == "any_event_proportion" and a.component != b.component
+
+
+def _successive(a: OutcomeRow, b: OutcomeRow) -> bool:
+    """Whether one is what was found at time 0, and the other what came later among the rest."""
+    if a.statistic != "incidence_proportion" or b.statistic != "incidence_proportion" or a.arm == b.arm:
+        return False
+    return (a.time == 0) != (b.time == 0)
+
+
+def regimen_problems(study: Study, document: YamlDocument, check_regimen: Callable[[str], None]) -> Iterator[Problem]:
+    """Regimen texts that the cycle room cannot read."""
+    for i, arm in enumerate(study.arms):
+        places = [(("arms", i, "regimen"), arm.regimen)]
+        places += [(("arms", i, "mix", j, "regimen"), member.regimen) for j, member in enumerate(arm.mix or [])]
+        for key, text in places:
+            if text is None:
+                continue
+            try:
+                check_regimen(text)
+            except RegimenError as error:
+                yield document.problem(key, str(error), "correct the regimen")
+
+
+def set_problems(rows: list[Row]) -> Iterator[Problem]:
+    """Everything that is wrong between rows."""
+    yield from duplicate_ids(rows)
+    yield from split_problems(rows)
+    yield from double_counts(rows)

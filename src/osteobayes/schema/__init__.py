@@ -1,0 +1,80 @@
+"""What the files may contain: vocabularies, models, units and the reading of YAML.
+
+Everything else is refused with the file, the row, the field and the mend.
+"""
+
+from osteobayes.errors import Problem
+from osteobayes.schema.models import (
+    Arm,
+    EventDefinition,
+    FollowUp,
+    MixMember,
+    OutcomeRow,
+    Population,
+    Source,
+    Study,
+    study_schema,
+    write_json_schema,
+)
+from osteobayes.schema.reading import YamlDocument, did_you_mean, problems_of, read_model, read_yaml
+from osteobayes.schema.units import si_value, time_in_years, units
+from osteobayes.schema.vocabulary import (
+    CANCERS,
+    COMPONENTS,
+    CONTRASTS,
+    DEATHS,
+    DESIGNS,
+    DETECTIONS,
+    ENDPOINTS,
+    ESTIMATORS,
+    LAWS,
+    OUTCOME_COLUMNS,
+    PRETREATMENTS,
+    PROPORTIONS,
+    STATISTIC_UNITS,
+    STATISTICS,
+    STUDY_CANCERS,
+    TIME_UNITS,
+    UNITS,
+    USES,
+)
+
+__all__ = [
+    "CANCERS",
+    "COMPONENTS",
+    "CONTRASTS",
+    "DEATHS",
+    "DESIGNS",
+    "DETECTIONS",
+    "ENDPOINTS",
+    "ESTIMATORS",
+    "LAWS",
+    "OUTCOME_COLUMNS",
+    "PRETREATMENTS",
+    "PROPORTIONS",
+    "STATISTICS",
+    "STATISTIC_UNITS",
+    "STUDY_CANCERS",
+    "TIME_UNITS",
+    "UNITS",
+    "USES",
+    "Arm",
+    "EventDefinition",
+    "FollowUp",
+    "MixMember",
+    "OutcomeRow",
+    "Population",
+    "Problem",
+    "Source",
+    "Study",
+    "YamlDocument",
+    "did_you_mean",
+    "problems_of",
+    "read_model",
+    "read_yaml",
+    "si_value",
+    "study_schema",
+    "time_in_years",
+    "units",
+    "write_json_schema",
+]

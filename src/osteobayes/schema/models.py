@@ -1,0 +1,227 @@
+"""Pydantic models of `study.yaml` and of one row of `outcomes.csv`."""
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from osteobayes.schema.reading import did_you_mean
+from osteobayes.schema.vocabulary import (
+    ENDPOINTS,
+    Cancer,
+    Component,
+    Death,
+    Design,
+    Detection,
+    Estimator,
+    Law,
+    Pretreatment,
+    Statistic,
+    StudyCancer,
+    TimeUnit,
+    Unit,
+    Use,
+)
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+Months = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Model(BaseModel):
+    """Frozen, and closed: a key that is not listed is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MixMember(_Model):
+    """One cell of an arm that mixes cancers or regimens."""
+
+    cancer: Cancer
+    regimen: Text | None = Field(default=None, description="Regimen of this member; null: the arm's.")
+    weight: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+    source: Text | None = Field(default=None, description="Where the weight was read, or how it was derived.")
+
+
+class Arm(_Model):
+    """A group of patients that was treated alike."""
+
+    id: Name
+    label: Text = Field(description="Name of the arm as printed.")
+    n: Annotated[int, Field(gt=0)] | None = Field(default=None, description="Patients; null if not printed.")
+    regimen: Text | None = Field(default=None, description="Regimen text; `placebo`: backbone only.")
+    mix: list[MixMember] | None = Field(default=None, description="Omit for an arm of one cancer and one regimen.")
+    overlaps: list[Name] = Field(default=[], description="Arms that share patients with this subgroup or pool.")
+
+    @model_validator(mode="after")
+    def _weights_sum_to_one(self) -> "Arm":
+        if self.mix is not None:
+            total = math.fsum(member.weight for member in self.mix)
+            if abs(total - 1) > 1e-3:
+                raise ValueError(f"the weights of the mix sum to {total:g}, not 1; correct the weights")
+        return self
+
+
+class FollowUp(_Model):
+    """How long patients were followed, in months."""
+
+    law: Law = Field(description="fixed: everyone to the horizon; staggered: uniform entry over the accrual.")
+    horizon_months: Months | None = None
+    accrual_months: Months | None = None
+    median_months: Months | None = None
+    source: Text | None = None
+    note: Text | None = None
+
+    @model_validator(mode="after")
+    def _accrual_within_horizon(self) -> "FollowUp":
+        if self.horizon_months and self.accrual_months and self.accrual_months > self.horizon_months:
+            raise ValueError("accrual_months is longer than horizon_months; entry must end before follow-up does")
+        if self.law == "fixed" and self.horizon_months is None:
+            raise ValueError("a fixed follow-up needs its horizon_months; give it, or use the law `staggered`")
+        return self
+
+
+class EventDefinition(_Model):
+    """What a study counted as its skeletal event."""
+
+    components: Annotated[list[Component], Field(min_length=1)]
+    detection: Detection
+    death: Death
+    note: Text | None = None
+
+    @model_validator(mode="after")
+    def _no_component_twice(self) -> "EventDefinition":
+        if len(set(self.components)) < len(self.components):
+            raise ValueError("a component is listed twice; list each component once")
+        return self
+
+
+class Source(_Model):
+    """A public text in which numbers were read."""
+
+    id: Name
+    citation: Text
+    doi: Annotated[str, StringConstraints(pattern=r"^10\.\d{4,9}/\S+$")] | None = None
+    pmid: Annotated[str, StringConstraints(pattern=r"^\d{1,9}$")] | Annotated[int, Field(gt=0)] | None = None
+    seen_at: list[Text] = []
+
+
+class Population(_Model):
+    """Who the patients were."""
+
+    pretreatment: Pretreatment = "none"
+    prior_sre_percent: Percent | None = None
+    note: Text | None = None
+
+
+class Study(_Model):
+    """One study: `datasets/<study_id>/study.yaml`."""
+
+    format: Literal[1]
+    id: Name
+    title: Text
+    registry: Annotated[str, StringConstraints(pattern=r"^NCT\d{8}$")] | None = None
+    design: Design
+    cancer: StudyCancer
+    setting: Text
+    years: Text | None = None
+    patients: Text = Field(description="The patient set; reports that share patients name the same set.")
+    population: Population = Population()
+    follow_up: FollowUp
+    events: dict[str, EventDefinition] = Field(default={}, description="Event definitions by endpoint name.")
+    arms: Annotated[list[Arm], Field(min_length=1)]
+    sources: Annotated[list[Source], Field(min_length=1)]
+    notes: list[Text] = []
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> "Study":
+        arms = [arm.id for arm in self.arms]
+        for what, names in (("arm", arms), ("source", [source.id for source in self.sources])):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"the {what} id {twice[0]!r} is used twice; give each {what} its own id")
+        for arm in self.arms:
+            for other in arm.overlaps:
+                if other not in arms or other == arm.id:
+                    others = [name for name in arms if name != arm.id]
+                    raise ValueError(
+                        f"arm {arm.id!r} overlaps {other!r}, which is not another arm; {did_you_mean(other, others)}"
+                    )
+        reserved = sorted(set(self.events) & set(ENDPOINTS))
+        if reserved:
+            raise ValueError(f"the endpoint {reserved[0]!r} needs no event definition; remove it from events")
+        if self.cancer == "all_solid" and self.design != "registry":
+            raise ValueError("`all_solid` is for registries only; use `mixed` and give every arm its mix")
+        if self.cancer == "mixed":
+            bare = [arm.id for arm in self.arms if not arm.mix]
+            if bare:
+                raise ValueError(
+                    f"the cancer is `mixed` but arm {bare[0]!r} has no mix; give the weights of its cancers"
+                )
+        return self
+
+    @property
+    def arm_ids(self) -> list[str]:
+        """Ids of the arms, in order."""
+        return [arm.id for arm in self.arms]
+
+    def arm(self, arm_id: str) -> Arm:
+        """Arm called `arm_id`."""
+        return next(arm for arm in self.arms if arm.id == arm_id)
+
+    def members(self, arm_id: str) -> list[tuple[str, str | None, float]]:
+        """Cancer, regimen and weight of each cell of an arm: one cell of weight 1 for a pure arm."""
+        arm = self.arm(arm_id)
+        if not arm.mix:
+            return [(self.cancer, arm.regimen, 1.0)]
+        return [(member.cancer, member.regimen or arm.regimen, member.weight) for member in arm.mix]
+
+    def arm_cancer(self, arm_id: str) -> str:
+        """Cancer of an arm; `mixed` if it holds several."""
+        cancers = {cancer for cancer, _, _ in self.members(arm_id)}
+        return cancers.pop() if len(cancers) == 1 else "mixed"
+
+    @property
+    def patient_count(self) -> int | None:
+        """Patients in the arms that share none with another; `None` if an arm's number was not printed."""
+        counts = [arm.n for arm in self.arms if not arm.overlaps]
+        return None if any(n is None for n in counts) else sum(n for n in counts if n is not None)
+
+
+class OutcomeRow(_Model):
+    """One published number: one row of `outcomes.csv`. An empty cell is `None`, or an empty string for a text."""
+
+    outcome_id: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*/[a-z0-9][a-z0-9_]*$")]
+    arm: Name
+    versus: Name | None
+    endpoint: Text
+    component: Component | None
+    statistic: Statistic
+    time: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
+    time_unit: TimeUnit | None
+    value: Finite | None
+    unit: Unit | None
+    low: Finite | None
+    high: Finite | None
+    level: Annotated[float, Field(gt=0, lt=1)] | None
+    estimator: Estimator
+    events: Annotated[int, Field(ge=0)] | None
+    n: Annotated[int, Field(gt=0)] | None
+    use: Use
+    source: Name
+    where: str
+    note: str
+
+
+def study_schema() -> dict[str, Any]:
+    """JSON schema of `study.yaml`, for editors that complete and check YAML."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Study.model_json_schema()}
+
+
+def write_json_schema(path: Path | str) -> None:
+    """Write `study_schema` to a file (`datasets/study.schema.json`)."""
+    Path(path).write_text(json.dumps(study_schema(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

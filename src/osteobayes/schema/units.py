@@ -1,0 +1,48 @@
+"""Units: one registry, and the two conversions that the evidence needs."""
+
+from functools import cache
+
+import pint
+
+#: The unit registry of osteobayes. A year has 365.25 days and a month is a twelfth of a year.
+units: pint.UnitRegistry = pint.UnitRegistry()
+
+_SCALE = {
+    "percent": "percent",
+    "percentage_point": "percent",
+    "percent_change": "percent",
+    "fraction": "dimensionless",
+    "ratio": "dimensionless",
+    "count": "dimensionless",
+    "1/year": "1/year",
+}
+
+
+@cache
+def _factor(unit: str) -> float:
+    """Multiplier from `unit` to the model's unit of the same kind (years, per year, or a pure number)."""
+    quantity = units.Quantity(1.0, _SCALE.get(unit, unit))
+    for target in ("dimensionless", "year", "1/year"):
+        if quantity.check(units.Quantity(1.0, target).dimensionality):
+            return float(quantity.to(target).magnitude)
+    raise ValueError(f"{unit!r} is neither a time, a rate nor a pure number")
+
+
+def time_in_years(time: float, unit: str) -> float:
+    """Convert a time to years.
+
+    Examples
+    --------
+    >>> round(time_in_years(15, "month"), 6)
+    1.25
+    """
+    return float(units.Quantity(time, unit).to("year").magnitude)
+
+
+def si_value(value: float, unit: str) -> float:
+    """Convert a printed value to the unit that the model uses.
+
+    Shares, differences of shares and percent changes become fractions, times years, rates events a year; ratios and
+    counts stay as they are.
+    """
+    return value * _factor(unit)

@@ -1,0 +1,152 @@
+"""The only room that knows the ODE solver.
+
+The default is a classical fourth-order Runge-Kutta scheme at a fixed step, all cells side by side, in one ``lax.scan``;
+``method="diffrax"`` runs the same field through diffrax (fixed step, or adaptive with tight tolerances as the reference).
+Both take drug actions on the half-step grid, so dose times may be differentiated.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import diffrax
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from osteobayes.cycle.cells import CellArrays, Grid, actions, columns_of
+from osteobayes.cycle.dynamics import Reference, State, field
+from osteobayes.cycle.entry import entry_state
+from osteobayes.cycle.fluxes import ACTIONS
+
+OK, NOT_FINITE = 0, 1
+STATUS = {OK: "solved", NOT_FINITE: "a state left the finite numbers; try a smaller step (Grid.substeps) or check the dose"}
+
+
+class Trajectories(NamedTuple):
+    """Solution of all cells on the output grid (time first)."""
+
+    burden: Float[Array, "time cell"]
+    growth: Float[Array, "time cell"]
+    osteoblasts: Float[Array, "time cell"]
+    osteoclasts: Float[Array, "time cell"]
+    mineral: Float[Array, "time cell"]
+    tgfb: Float[Array, "time cell"]
+    flux: Float[Array, "time cell"]
+    skeleton_flux: Float[Array, "time cell"]
+    skeleton_osteoblasts: Float[Array, "time cell"]
+    skeleton_mineral: Float[Array, "time cell"]
+    reference: Reference
+    status: Int[Array, " cell"]
+
+
+def _axpy(a: float, x: State, y: State) -> State:
+    return jax.tree.map(lambda xi, yi: a * xi + yi, x, y)
+
+
+def _runge_kutta(vector_field, state: State, u: Float[Array, "stage_time action column"], grid: Grid) -> State:
+    h = grid.step
+
+    @jax.checkpoint
+    def step(y: State, stage):
+        u0, u1, u2 = stage
+        k1 = vector_field(y, u0)
+        k2 = vector_field(_axpy(0.5 * h, k1, y), u1)
+        k3 = vector_field(_axpy(0.5 * h, k2, y), u1)
+        k4 = vector_field(_axpy(h, k3, y), u2)
+        y = jax.tree.map(lambda yi, a, b, c, d: yi + h / 6.0 * (a + 2.0 * (b + c) + d), y, k1, k2, k3, k4)
+        return y, y
+
+    _, path = jax.lax.scan(step, state, (u[:-2:2], u[1::2], u[2::2]))
+    every = slice(grid.substeps - 1, None, grid.substeps)
+    return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest[every]]), state, path)
+
+
+def _diffrax(vector_field, state: State, u: Array, grid: Grid, solver, controller, adjoint, max_steps: int) -> State:
+    stage_days = jnp.asarray(grid.stage_days)
+    path = diffrax.LinearInterpolation(ts=stage_days, ys=u)
+    term = diffrax.ODETerm(lambda t, y, _: vector_field(y, path.evaluate(t)))
+    solution = diffrax.diffeqsolve(
+        term,
+        solver,
+        t0=0.0,
+        t1=float(grid.days[-1]),
+        dt0=grid.step,
+        y0=state,
+        saveat=diffrax.SaveAt(ts=jnp.asarray(grid.days)),
+        stepsize_controller=controller,
+        adjoint=adjoint,
+        max_steps=max_steps,
+        throw=False,
+    )
+    return solution.ys
+
+
+def trajectories(
+    values: Mapping[str, Array],
+    potencies: Sequence[str],
+    arrays: CellArrays,
+    grid: Grid,
+    method: str = "runge_kutta",
+    rtol: float = 1e-8,
+) -> Trajectories:
+    """Solve all cells.
+
+    Parameters
+    ----------
+    values
+        Parameters of the cycle and potencies (scalars, or one value a cancer).
+    potencies
+        :func:`osteobayes.cycle.cells.parameter_names`.
+    arrays
+        The cells (:func:`osteobayes.cycle.cells.pack`).
+    grid
+        Time grid.
+    method
+        ``runge_kutta`` (default), ``diffrax_fixed`` (Bosh3, same step) or ``diffrax_tight`` (Dopri8, adaptive, ``rtol``).
+
+    Returns
+    -------
+    Trajectories
+        Never raises: a cell that left the finite numbers has ``status`` 1 and finite-filled curves.
+    """
+    drug = {n: values[n] for n in potencies[1:]}
+    columns, cancer = columns_of(arrays)
+    p = {k: (v[cancer] if jnp.ndim(v) == 1 else v) for k, v in values.items() if k not in drug}
+    u, u_entry = actions(drug, potencies, arrays)
+    state, reference = entry_state(p, dict(zip(ACTIONS, u_entry, strict=True)), columns)
+
+    def vector_field(y: State, u_now: Array) -> State:
+        return field(y, dict(zip(ACTIONS, u_now, strict=True)), p, reference, columns)
+
+    if method == "runge_kutta":
+        path = _runge_kutta(vector_field, state, u, grid)
+    elif method == "diffrax_fixed":
+        path = _diffrax(vector_field, state, u, grid, diffrax.Bosh3(), diffrax.ConstantStepSize(), diffrax.DirectAdjoint(), grid.outputs * grid.substeps + 2)
+    elif method == "diffrax_tight":
+        controller = diffrax.PIDController(rtol=rtol, atol=rtol * 1e-2, dtmax=grid.step)
+        path = _diffrax(vector_field, state, u, grid, diffrax.Dopri8(), controller, diffrax.ForwardMode(), 100_000)
+    else:
+        raise ValueError(f"unknown method `{method}`; use runge_kutta, diffrax_fixed or diffrax_tight")
+
+    n = arrays.cancer.shape[0]
+    finite = jnp.stack([jnp.isfinite(x).all(axis=0) for x in path]).all(axis=0)
+    solved = finite[:n] & finite[n:][arrays.skeleton_of]
+    path = State(*(jnp.where(finite, x, 1.0) for x in path))
+
+    def skeleton(x: Array) -> Array:
+        return x[:, n:][:, arrays.skeleton_of]
+
+    return Trajectories(
+        burden=jnp.exp(path.log_N[:, :n]),
+        growth=path.y[:, :n],
+        osteoblasts=path.B[:, :n],
+        osteoclasts=path.C[:, :n],
+        mineral=path.Z[:, :n],
+        tgfb=path.G[:, :n],
+        flux=(path.C * path.Z)[:, :n],
+        skeleton_flux=skeleton(path.C * path.Z),
+        skeleton_osteoblasts=skeleton(path.B),
+        skeleton_mineral=skeleton(path.Z),
+        reference=Reference(*(x[:n] for x in reference)),
+        status=jnp.where(solved, OK, NOT_FINITE),
+    )

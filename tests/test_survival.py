@@ -1,0 +1,298 @@
+"""`survival`: hand-computed cases, properties that hold for all data, recovery of reconstructed patients."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from osteobayes import survival as sv
+
+# 6 patients: events at 1, 3, 3, 5; censored at 3 (after the events there) and 4
+TIME, EVENT = [5, 3, 1, 3, 4, 3], [1, 1, 1, 0, 0, 1]
+
+patients = st.integers(1, 40).flatmap(
+    lambda n: st.tuples(
+        st.lists(st.integers(0, 12).map(float), min_size=n, max_size=n),
+        st.lists(st.integers(0, 3), min_size=n, max_size=n),
+    )
+)
+
+
+def exponential(seed, n, rate, accrual=(6.0, 30.0)):
+    """Patients with exponential events, administratively censored after staggered entry."""
+    rng = np.random.default_rng(seed)
+    events, follow_up = rng.exponential(1 / rate, n), rng.uniform(*accrual, n)
+    return np.minimum(events, follow_up), events <= follow_up
+
+
+# --- Kaplan-Meier -----------------------------------------------------------------------------------------------------
+
+
+def test_kaplan_meier_by_hand():
+    km = sv.kaplan_meier(TIME, EVENT)
+    assert km.time.tolist() == [0, 1, 3, 4, 5]
+    assert km.at_risk.tolist() == [6, 6, 5, 2, 1]
+    np.testing.assert_allclose(km.survival, [1, 5 / 6, 5 / 6 * 3 / 5, 1 / 2, 0], rtol=1e-15)
+    np.testing.assert_allclose(
+        km.variance, [0, (5 / 6) ** 2 / 30, (1 / 30 + 2 / 15) / 4, (1 / 30 + 2 / 15) / 4, 0], rtol=1e-14
+    )
+
+
+def test_freireich_six_mercaptopurine():
+    """Leukaemia remissions, 6-MP arm (Gehan 1965): the textbook product-limit estimates and standard errors."""
+    time = [6, 6, 6, 7, 10, 13, 16, 22, 23, 6, 9, 10, 11, 17, 19, 20, 25, 32, 32, 34, 35]
+    km = sv.kaplan_meier(time, [1] * 9 + [0] * 12)
+    np.testing.assert_allclose(
+        km([6, 7, 10, 13, 16, 22, 23]), [0.857, 0.807, 0.753, 0.690, 0.627, 0.538, 0.448], atol=5e-4
+    )
+    np.testing.assert_allclose(np.sqrt(km.variance[km.time == 23]), 0.1346, atol=5e-4)
+    assert sv.median(km) == 23
+
+
+def test_curve_is_right_continuous_and_unknown_after_follow_up():
+    km = sv.kaplan_meier([1, 2, 3], [1, 0, 0])
+    np.testing.assert_allclose(km([0, 0.999, 1, 3]), [1, 1, 2 / 3, 2 / 3])
+    assert np.isnan(km(3.001))
+    assert sv.kaplan_meier([1, 2], [1, 1])(9) == 0
+    with pytest.raises(ValueError, match="negative"):
+        km(-1)
+
+
+def test_event_at_time_zero():
+    km = sv.kaplan_meier([0, 1, 2, 2], [1, 0, 1, 0])
+    assert km.time.tolist() == [0, 1, 2]
+    np.testing.assert_allclose(km.survival, [3 / 4, 3 / 4, 3 / 8])
+
+
+@given(patients)
+def test_without_censoring_kaplan_meier_is_the_empirical_distribution(data):
+    time = np.array(data[0])
+    km = sv.kaplan_meier(time, np.ones(time.size))
+    empirical = np.mean(time[:, None] > km.time, axis=0)
+    np.testing.assert_allclose(km.survival, empirical, atol=1e-12)
+    np.testing.assert_allclose(km.variance, empirical * (1 - empirical) / time.size, atol=1e-12)
+
+
+@given(patients)
+def test_kaplan_meier_does_not_depend_on_order_or_unit(data):
+    time, event = np.array(data[0]), np.array(data[1]) > 0
+    a, b = sv.kaplan_meier(time, event), sv.kaplan_meier(time[::-1] * 30.4375, event[::-1])
+    np.testing.assert_array_equal(a.survival, b.survival)
+    np.testing.assert_allclose(a.time * 30.4375, b.time)
+    assert np.all(np.diff(a.survival) <= 0) and np.all(a.variance >= 0)
+
+
+def test_median():
+    assert sv.median(sv.kaplan_meier(TIME, EVENT)) == 3
+    assert sv.median(sv.kaplan_meier([1, 2, 3], [1, 0, 0])) == np.inf
+    assert sv.median(sv.kaplan_meier(range(1, 7), [1] * 6)) == 3  # 5/6 x 4/5 x 3/4 is a half but for rounding
+
+
+# --- Aalen-Johansen ---------------------------------------------------------------------------------------------------
+
+
+def test_aalen_johansen_by_hand():
+    aj = sv.aalen_johansen([1, 2, 2, 3, 4], [1, 2, 0, 1, 2])
+    assert aj.causes == (1, 2) and aj.time.tolist() == [0, 1, 2, 3, 4]
+    np.testing.assert_allclose(aj[1], [0, 1 / 5, 1 / 5, 1 / 5 + 3 / 5 / 2, 1 / 2], rtol=1e-14)
+    np.testing.assert_allclose(aj[2], [0, 0, 4 / 5 / 4, 1 / 5, 1 / 2], rtol=1e-14)
+
+
+@given(patients)
+def test_aalen_johansen_of_all_causes_is_one_minus_kaplan_meier(data):
+    time, cause = np.array(data[0]), np.array(data[1])
+    aj = sv.aalen_johansen(time, cause, (1, 2, 3))
+    km = sv.kaplan_meier(time, cause > 0)
+    np.testing.assert_allclose(aj.incidence.sum(0), 1 - km.survival, atol=1e-12)
+    assert np.all(np.diff(aj.incidence, axis=1) >= 0)
+    for code in (1, 2, 3):  # censoring competitors instead always overstates the incidence
+        assert np.all(aj[code] <= 1 - sv.kaplan_meier(time, cause == code).survival + 1e-12)
+
+
+def test_aalen_johansen_causes():
+    aj = sv.aalen_johansen([1, 2], [1, 0], causes=(3, 1))
+    assert aj[3].tolist() == [0, 0, 0] and aj.incidence[1].tolist() == [0, 0.5, 0.5]
+    with pytest.raises(KeyError, match="cause 2"):
+        aj[2]
+
+
+# --- restricted mean --------------------------------------------------------------------------------------------------
+
+
+def test_rmst_by_hand():
+    km = sv.kaplan_meier(TIME, EVENT)
+    assert sv.rmst(km, 4.5) == pytest.approx(1 + 2 * 5 / 6 + 1.5 / 2, rel=1e-14)
+    assert sv.rmst(km, 0.25) == 0.25
+    assert sv.rmst(km, 100) == pytest.approx(1 + 2 * 5 / 6 + 2 / 2)  # the curve is 0 from 5 on
+
+
+@given(patients, st.floats(0.01, 1))
+def test_rmst_bounds(data, share):
+    time, event = np.array(data[0]) + 1, np.array(data[1]) > 0
+    km = sv.kaplan_meier(time, event)
+    tau = share * time.max()
+    value = sv.rmst(km, tau)
+    assert tau * km(tau) - 1e-12 <= value <= tau + 1e-12
+    assert value >= sv.rmst(km, tau / 2)
+    if event.all():
+        assert value == pytest.approx(np.minimum(time, tau).mean())
+
+
+# --- log-rank ---------------------------------------------------------------------------------------------------------
+
+
+def test_log_rank_by_hand():
+    # event times 1 (4 at risk, 2 in group 1, event in 0), 2 (3, 2, event in 1), 3 (2, 1, event in 0)
+    test = sv.log_rank([1, 2, 3, 4], [1, 1, 1, 0], [0, 1, 0, 1])
+    expected = 2 / 4 + 2 / 3 + 1 / 2
+    assert test.observed == (2, 1) and test.expected == pytest.approx((3 - expected, expected))
+    assert test.variance == pytest.approx(1 / 4 + 2 / 9 + 1 / 4)
+    assert test.statistic == pytest.approx((1 - expected) ** 2 / (13 / 18))
+
+
+def test_log_rank_freireich():
+    """6-MP against placebo: chi-squared 16.79 (Freireich 1963, as in R's `survdiff`)."""
+    treated = [6, 6, 6, 7, 10, 13, 16, 22, 23, 6, 9, 10, 11, 17, 19, 20, 25, 32, 32, 34, 35]
+    placebo = [1, 1, 2, 2, 3, 4, 4, 5, 5, 8, 8, 8, 8, 11, 11, 12, 12, 15, 17, 22, 23]
+    test = sv.log_rank(treated + placebo, [1] * 9 + [0] * 12 + [1] * 21, [1] * 21 + [0] * 21)
+    assert test.statistic == pytest.approx(16.79, abs=0.01)
+    assert test.expected == pytest.approx((10.75, 19.25), abs=0.01)
+    assert test.p_value == pytest.approx(4.17e-5, rel=0.01)
+
+
+def test_log_rank_of_twins_is_zero():
+    time, event = exponential(0, 50, 0.1)
+    test = sv.log_rank(np.tile(time, 2), np.tile(event, 2), np.repeat([0, 1], 50))
+    assert test.statistic == pytest.approx(0, abs=1e-20) and test.p_value == pytest.approx(1)
+
+
+# --- Guyot's reconstruction -------------------------------------------------------------------------------------------
+
+
+def printed(time, event, every=6.0, digits=4):
+    """What a figure shows: the curve at its steps, rounded as read, and the numbers at risk."""
+    km = sv.kaplan_meier(time, event)
+    grid = np.append(km.time[np.append(True, np.diff(km.survival) < 0)], time.max())
+    risk_time = np.arange(0, time.max(), every)
+    return grid, np.round(km(grid), digits), risk_time, np.sum(time[:, None] >= risk_time, axis=0)
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.05, 0.2])
+@pytest.mark.parametrize("total", [False, True])
+@pytest.mark.parametrize("n", [60, 400])
+def test_reconstruction_recovers_the_curve(rate, total, n):
+    for seed in range(5):
+        time, event = exponential(seed, n, rate)
+        grid, curve, risk_time, at_risk = printed(time, event)
+        t, e = sv.guyot(grid, curve, risk_time, at_risk, int(event.sum()) if total else None)
+        assert t.size == n and e.dtype == bool and np.all(np.diff(t) >= 0) and t.max() == time.max()
+        off = np.abs(sv.kaplan_meier(t, e)(grid) - curve)
+        assert off[np.sum(time[:, None] >= grid, axis=0) >= 15].max() < 0.02  # with fewer, one patient is a cliff
+        np.testing.assert_array_equal(np.sum(t[:, None] >= risk_time, axis=0), at_risk)
+        if total:
+            assert abs(e.sum() - event.sum()) <= max(1, 0.02 * event.sum())  # only the last interval can be changed
+
+
+def test_reconstruction_from_a_grid_of_readings():
+    time, event = exponential(7, 400, 0.03)
+    grid = np.append(np.arange(0, time.max(), 0.1), time.max())
+    curve = np.round(sv.kaplan_meier(time, event)(grid), 3)
+    risk_time = np.arange(0, time.max(), 6.0)
+    t, e = sv.guyot(grid, curve, risk_time, np.sum(time[:, None] >= risk_time, axis=0), int(event.sum()))
+    assert np.abs(sv.kaplan_meier(t, e)(grid) - curve)[grid < 28].max() < 0.02
+    assert sv.median(sv.kaplan_meier(t, e)) == pytest.approx(sv.median(sv.kaplan_meier(time, event)), abs=0.5)
+
+
+def test_reconstruction_without_censoring_is_exact():
+    time = np.sort(np.random.default_rng(1).exponential(10, 80))
+    km = sv.kaplan_meier(time, np.ones(80))
+    t, e = sv.guyot(km.time, km.survival, [0], [80])
+    np.testing.assert_array_equal(t, time)
+    assert e.all()
+
+
+def test_reconstruction_by_hand():
+    # 10 patients, 9 at 2 though the curve has not moved: one censored, midway between 0 and 2, 3 of 9 have events at 3;
+    # from 2 to 4 the same rate of censoring, one in two units of time, halfway at 3, so between 3 and 4
+    t, e = sv.guyot([0, 2, 3, 4], [1, 1, 2 / 3, 2 / 3], [0, 2], [10, 9])
+    assert t.tolist() == [1, 3, 3, 3, 3.5, 4, 4, 4, 4, 4]
+    assert e.tolist() == [False, True, True, True] + [False] * 6
+
+
+def test_total_events_decide_the_censoring_that_no_table_shows():
+    time, event = exponential(3, 300, 0.08)
+    grid, curve, *_ = printed(time, event)
+    true = int(event.sum())
+    ignorant = sv.guyot(grid, curve, [0], [300])[1].sum()
+    informed = sv.guyot(grid, curve, [0], [300], true)[1].sum()
+    assert abs(informed - true) <= 1 < abs(ignorant - true)
+
+
+def test_total_events_reached_before_the_last_interval():
+    t, e = sv.guyot([0, 1, 2, 3], [1, 0.5, 0.5, 0.25], [0, 2], [10, 5], total_events=5)
+    assert e.sum() == 5 and np.sum(t == 3) == 5
+
+
+def test_steps_read_as_vertical_stretches_and_intervals_without_points():
+    t, e = sv.guyot([0, 4, 4, 9], [1, 1, 0.5, 0.5], [0, 2, 3, 6, 9, 12], [8, 8, 8, 4, 4, 0])
+    assert t.tolist() == [4] * 4 + [9] * 4 and e.sum() == 4
+
+
+@given(
+    st.integers(1, 200),
+    st.lists(st.floats(0, 0.6), min_size=1, max_size=15),
+    st.lists(st.floats(0, 1), min_size=1, max_size=4),
+    st.one_of(st.none(), st.floats(0, 1)),
+)
+def test_reconstruction_keeps_the_number_of_patients_on_any_curve(n, falls, stays, share):
+    curve = np.cumprod(1 - np.array(falls))
+    at_risk = np.floor(n * np.cumprod([1.0, *stays]))
+    risk_time = np.linspace(0, len(falls), len(at_risk))
+    total = None if share is None else int(share * n)
+    t, e = sv.guyot(np.arange(1, len(falls) + 1), curve, risk_time, at_risk, total)
+    assert t.shape == e.shape == (n,)
+    assert np.all(t >= 0) and t.max() <= len(falls)
+    again = sv.guyot(np.arange(1, len(falls) + 1), curve, risk_time, at_risk, total)
+    np.testing.assert_array_equal(t, again[0])
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+CURVE = ([0, 1, 2], [1, 0.8, 0.6])
+
+
+@pytest.mark.parametrize(
+    "call, sentence",
+    [
+        (lambda: sv.kaplan_meier([], []), "at least one value"),
+        (lambda: sv.kaplan_meier([1, -2], [1, 1]), "negative value, -2"),
+        (lambda: sv.kaplan_meier([1, np.nan], [1, 1]), "not finite"),
+        (lambda: sv.kaplan_meier([1, 2], [1]), "one value a patient"),
+        (lambda: sv.kaplan_meier([1, 2], [1, 2]), "0 or 1"),
+        (lambda: sv.aalen_johansen([1, 2], [1, -1]), "whole number"),
+        (lambda: sv.aalen_johansen([1, 2], [1, 1.5]), "whole number"),
+        (lambda: sv.aalen_johansen([1, 2], [1]), "one value a patient"),
+        (lambda: sv.aalen_johansen([1, 2], [1, 2], (1,)), "not among the causes"),
+        (lambda: sv.aalen_johansen([1, 2], [1, 2], (1, 2, 2)), "different whole numbers"),
+        (lambda: sv.rmst(sv.kaplan_meier(TIME, EVENT), 0), "positive tau"),
+        (lambda: sv.rmst(sv.kaplan_meier([1, 2], [1, 0]), 3), "after the end of follow-up"),
+        (lambda: sv.log_rank([1, 2], [1, 1], [1, 1]), "two groups"),
+        (lambda: sv.guyot([0, 1, 2], [1, 0.7, 0.8], [0], [9]), "rises after time 1"),
+        (lambda: sv.guyot([0, 2, 1], [1, 0.9, 0.8], [0], [9]), "decrease after 2"),
+        (lambda: sv.guyot([-1, 2], [1, 0.9], [0], [9]), "negative value"),
+        (lambda: sv.guyot([0, 1], [100, 80], [0], [9]), "not percent"),
+        (lambda: sv.guyot([0, 1], [0.9, 0.8], [0], [9]), "must be 1 at time 0"),
+        (lambda: sv.guyot([0, 1], [1], [0], [9]), "one value a time"),
+        (lambda: sv.guyot(*CURVE, [0, 1], [5, 6]), "rises after time 0"),
+        (lambda: sv.guyot(*CURVE, [1, 2], [6, 5]), "must start at time 0"),
+        (lambda: sv.guyot(*CURVE, [0, 0], [6, 5]), "must increase"),
+        (lambda: sv.guyot(*CURVE, [0, 1], [6, 5.5]), "whole numbers"),
+        (lambda: sv.guyot(*CURVE, [0], [6, 5]), "one value a risk_time"),
+        (lambda: sv.guyot(*CURVE, [0], [0]), "nobody at risk"),
+        (lambda: sv.guyot(*CURVE, [0, 3], [6, 5]), "5 patients are at risk after the curve ends at 2"),
+        (lambda: sv.guyot(*CURVE, [0], [6], 7), "from 0 to 6 patients"),
+    ],
+)
+def test_bad_input_is_refused_with_a_sentence(call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call()
