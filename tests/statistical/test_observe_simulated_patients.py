@@ -159,8 +159,8 @@ DESIGNS = {  # n, hazard, death, theta
 def test_kaplan_meier_median(name):
     """An approximation, with its tolerances.
 
-    P(not reached) within 0.04; where nearly all are reached, sd(z) 0.85 to 1.1, mean within 0.1, and 0.03 to 0.07 of the
-    residuals beyond each 90 % limit (0.02 to 0.075 for n = 27).
+    P(not reached) within 0.05; where nearly all are reached, sd(z) 0.85 to 1.1, mean within 0.1, and 0.03 to 0.07 of
+    the residuals beyond each 90 % limit (0.02 to 0.075 for n = 27).
     """
     n, hazard, death, theta = DESIGNS[name]
     count = min(4000, 200_000 // n)
@@ -168,7 +168,7 @@ def test_kaplan_meier_median(name):
     _, _, obs = curves((flat(hazard),), death, theta, False)
     lam, y = obs.hazard[0, 0], obs.at_risk[0] * STAY
     missed = np.exp(float(median.log_lik_not_reached(lam, y, n, T, HORIZON)))
-    assert abs(np.isnan(x).mean() - missed) < 0.04
+    assert abs(np.isnan(x).mean() - missed) < 0.05
     seen = x[~np.isnan(x)][:2000]
     q = jnp.asarray([quadrature(T, v) for v in seen])
     p = jnp.asarray([interpolation(T, v) for v in seen])
@@ -360,10 +360,14 @@ def test_correlation_signs_of_the_hazard_ratio_with_the_reference_arm():
         events, dead, lost, _ = patients(rng, n * count, (flat(h),), 0.3, 0.5, False)
         end = np.minimum(dead, lost)
         sides.append((np.minimum(events[0], end).reshape(count, n), (events[0] < end).reshape(count, n)))
-    b = np.array([
-        cox(np.r_[sides[0][0][i], sides[1][0][i]], np.r_[sides[0][1][i], sides[1][1][i]], np.repeat([1.0, 0.0], n))[0]
-        for i in range(count)
-    ])
+    b = np.array(
+        [
+            cox(np.r_[sides[0][0][i], sides[1][0][i]], np.r_[sides[0][1][i], sides[1][1][i]], np.repeat([1.0, 0.0], n))[
+                0
+            ]
+            for i in range(count)
+        ]
+    )
     p = sides[1][1].mean(1)
     steps = [kaplan_meier(sides[1][0][i], sides[1][1][i]) for i in range(count)]
     m = np.array([s[0][np.argmax(s[1] <= 0.5)] for s in steps])

@@ -28,7 +28,7 @@ class Grid:
     """The fixed time grid: output every ``output_days``, ``substeps`` solver steps between outputs."""
 
     output_days: float = 3.5
-    outputs: int = 313
+    outputs: int = 316
     substeps: int = 2
 
     @property

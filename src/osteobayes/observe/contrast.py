@@ -6,8 +6,16 @@ from jaxtyping import Array, Float
 
 from osteobayes.observe.distributions import normal_log_lik
 
-__all__ = ["RHO_CRUDE", "RHO_MEDIAN_SRE", "RHO_MEDIAN_SURVIVAL", "expected", "hazard_ratio", "log_lik", "simulate",
-           "standard_error"]
+__all__ = [
+    "RHO_CRUDE",
+    "RHO_MEDIAN_SRE",
+    "RHO_MEDIAN_SURVIVAL",
+    "expected",
+    "hazard_ratio",
+    "log_lik",
+    "simulate",
+    "standard_error",
+]
 
 RHO_CRUDE = -0.62
 """Working correlation of the log hazard ratio with the reference arm's logit crude proportion (equal allocation)."""
@@ -45,7 +53,7 @@ def hazard_ratio(
     q: Float[Array, " time"],
     p1=0.5,
     weights: Float[Array, " stratum"] | None = None,
-    steps: int = 4,
+    steps: int = 3,
 ) -> Float[Array, ""]:
     """Log hazard ratio (arm 1 over arm 0) to which a Cox fit converges as the trial grows.
 
@@ -64,7 +72,8 @@ def hazard_ratio(
     weights : array [S], optional
         Strata weights, if they are not already in y1 and y0.
     steps : int
-        Newton steps (static).
+        Newton steps (static). With three the error is below 1e-8 for ratios of 0.3 to 3, crossing or delayed, and
+        2e-4 for a ratio of 12.
 
     Returns
     -------

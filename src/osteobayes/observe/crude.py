@@ -7,8 +7,16 @@ from jaxtyping import Array, Float
 from osteobayes.observe.distributions import binomial_draw, binomial_log_lik
 from osteobayes.observe.frailty import Observable, observable
 
-__all__ = ["any_event", "effective_size", "expected", "first_event", "first_event_or_death", "log_lik", "residual",
-           "simulate"]
+__all__ = [
+    "any_event",
+    "effective_size",
+    "expected",
+    "first_event",
+    "first_event_or_death",
+    "log_lik",
+    "residual",
+    "simulate",
+]
 
 
 def first_event(

@@ -10,8 +10,17 @@ from jaxtyping import Array, Float
 
 from osteobayes.observe.distributions import binomial_draw, binomial_log_lik, normal_log_lik
 
-__all__ = ["at_diagnosis", "crude_log_lik", "crude_simulate", "km_curve", "km_curve_intervals", "km_log_lik",
-           "km_simulate", "metachronous_crude", "onset"]
+__all__ = [
+    "at_diagnosis",
+    "crude_log_lik",
+    "crude_simulate",
+    "km_curve",
+    "km_curve_intervals",
+    "km_log_lik",
+    "km_simulate",
+    "metachronous_crude",
+    "onset",
+]
 
 _TINY = 1e-12
 
@@ -30,9 +39,7 @@ def at_diagnosis(
     return jnp.mean(probability) if weights is None else jnp.sum(weights * probability)
 
 
-def metachronous_crude(
-    scale, shape, death, stay: Float[Array, " time"], t: Float[Array, " time"]
-) -> Float[Array, ""]:
+def metachronous_crude(scale, shape, death, stay: Float[Array, " time"], t: Float[Array, " time"]) -> Float[Array, ""]:
     """Crude proportion with a later bone metastasis, ``int h_on exp(-H_on - H_D) G dt`` from 0 to ``t[-1]``.
 
     Parameters
@@ -135,9 +142,7 @@ def km_log_lik(
     return jnp.sum(jnp.where(use, terms, 0.0))
 
 
-def km_simulate(
-    key, cumulative: Float[Array, " landmark"], n, tau_model=0.0, at_risk=1.0
-) -> Float[Array, " landmark"]:
+def km_simulate(key, cumulative: Float[Array, " landmark"], n, tau_model=0.0, at_risk=1.0) -> Float[Array, " landmark"]:
     """Draw a replicate of the curve at its landmarks (increasing by construction)."""
     mean, sd = _km_moments(cumulative, n, tau_model, at_risk)
     d = jnp.exp(mean + sd * jax.random.normal(key, mean.shape, dtype=mean.dtype))

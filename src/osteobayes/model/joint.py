@@ -1,0 +1,205 @@
+"""The joint density of evidence, priors and vicious cycle in pure JAX, and what is known about it before sampling."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from osteobayes import solve
+from osteobayes.cycle import CYCLE_PARAMETERS, Catalogue, Cell, Grid, pack, parameter_names, shipped_catalogue
+from osteobayes.errors import EvidenceError, OsteobayesError, Problem
+from osteobayes.evidence import Evidence
+from osteobayes.evidence.pack import Packed
+from osteobayes.evidence.pack import pack as pack_evidence
+from osteobayes.model import likelihood
+from osteobayes.observe import interpolation, quadrature
+from osteobayes.observe.hazards import CellHazards, cell_hazards
+from osteobayes.precision import require_float64
+from osteobayes.priors import PriorSet, Site
+
+Data = dict[str, Any]
+Sites = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Model:
+    """One joint density; frozen. Data, weights and hyperparameters are arguments of what is compiled (``data``)."""
+
+    evidence: Evidence
+    priors: PriorSet
+    packed: Packed
+    catalogue: Catalogue
+    grid: Grid
+    method: str = "runge_kutta"
+    _cache: dict = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    def build(
+        cls,
+        evidence: Evidence,
+        priors: PriorSet,
+        grid: Grid | None = None,
+        catalogue: Catalogue | None = None,
+        use: str = "fit",
+    ) -> "Model":
+        """Join evidence and priors.
+
+        Raises
+        ------
+        EvidenceError
+            If a prior's source is also fitted (provenance), or nothing is to be fitted.
+        OsteobayesError
+            If float64 is off.
+        """
+        require_float64()
+        grid = grid or Grid()
+        catalogue = catalogue or shipped_catalogue()
+        constants = {n: p.value for n, p in priors.parameters.items() if not p.sampled}
+        share = constants.get("followup_accrual_share", 0.6)
+        horizon = constants.get("followup_horizon", 36.0)
+        packed = pack_evidence(
+            evidence, catalogue, grid, quadrature, interpolation, float(share), float(horizon), use=use  # type: ignore[arg-type]
+        )
+        if not packed.outcomes:
+            raise EvidenceError([Problem("datasets", None, "use", f"no row has use `{use}`", "mark rows that the model should fit")])
+        fitted = {p for p in packed.table["patients"] if p}
+        clashes = {k: v for k, v in priors.patients().items() if k in fitted}
+        if clashes:
+            patients, names = next(iter(clashes.items()))
+            raise OsteobayesError(
+                f"prior of `{sorted(names)[0]}` is sourced from patients {patients}, which are also fitted; "
+                "mark those rows `check`, or take the prior's source away"
+            )
+        missing = [n for n in (*CYCLE_PARAMETERS, *parameter_names(catalogue)[1:]) if n not in priors.parameters]
+        if missing:
+            raise OsteobayesError(f"the priors lack `{missing[0]}`; add it to priors/ (an agent of priors/therapies may name it)")
+        return cls(evidence, priors, packed, catalogue, grid)
+
+    @cached_property
+    def coords(self) -> dict[str, tuple[str, ...]]:
+        """Coordinates of every dim."""
+        return dict(self.packed.coords)
+
+    @cached_property
+    def sites(self) -> dict[str, Site]:
+        """All random variables."""
+        return self.priors.sites(self.coords)
+
+    @cached_property
+    def potencies(self) -> list[str]:
+        """Names of potency parameters in the order of the cell arrays."""
+        return parameter_names(self.catalogue)
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """Agent classes that have a discrepancy parameter."""
+        return [n.removeprefix("discrepancy_") for n in self.priors.parameters if n.startswith("discrepancy_")]
+
+    def discrepancy_design(self, cells: tuple[Cell, ...] | list[Cell]) -> np.ndarray:
+        """Which class discrepancies act in which cell [cell, class]."""
+        design = np.zeros((len(cells), len(self.classes)))
+        for i, cell in enumerate(cells):
+            for agent in cell.regimen.agents:
+                group = self.catalogue.agents[agent].agent_class
+                if group in self.classes:
+                    design[i, self.classes.index(group)] = 1.0
+        return design
+
+    @cached_property
+    def data(self) -> Data:
+        """Everything the compiled functions take: arrays, weights, hyperparameters."""
+        strong = lambda x: jnp.asarray(x, dtype=float) if np.issubdtype(np.asarray(x).dtype, np.floating) else jnp.asarray(x)  # noqa: E731
+        return jax.tree.map(
+            strong,
+            {
+                "cells": pack(self.packed.cells, self.catalogue, self.grid),
+                "discrepancy": self.discrepancy_design(self.packed.cells),
+                "arms": self.packed.arms,
+                "rows": self.packed.data,
+                "observed": self.packed.observed,
+                "weights": self.packed.weights,
+                "hyper": self.priors.hyper(self.coords),
+                "years": self.grid.years,
+            },
+        )
+
+    def values(self, sites: Mapping[str, Array], data: Data) -> dict[str, Array]:
+        """Parameters on the natural scale from site values."""
+        return self.priors.values(dict(sites), data["hyper"])
+
+    def hazards(self, values: Mapping[str, Array], data: Data, method: str | None = None) -> tuple[CellHazards, solve.Trajectories]:
+        """Solve the cells and turn trajectories into hazards."""
+        cycle = {k: values[k] for k in (*CYCLE_PARAMETERS, *self.potencies[1:])}
+        path = solve.trajectories(cycle, self.potencies, data["cells"], self.grid, method or self.method)
+        log_discrepancy = data["discrepancy"] @ jnp.stack([values[f"discrepancy_{c}"] for c in self.classes])
+        return cell_hazards(path, values, data["cells"].cancer, log_discrepancy, data["years"]), path
+
+    def expected(self, values: Mapping[str, Array], data: Data, method: str | None = None) -> tuple[dict, Array]:
+        """Arguments of each family's likelihood, and the number of cells that could not be solved."""
+        cells, path = self.hazards(values, data, method)
+        return likelihood.expected(values, cells, data, data["years"]), (path.status != solve.OK).sum()
+
+    def log_likelihood(self, sites: Mapping[str, Array], data: Data, method: str | None = None) -> dict[str, Array]:
+        """Log likelihood of every outcome by family (unweighted); -inf everywhere if a cell could not be solved."""
+        expected, failed = self.expected(self.values(sites, data), data, method)
+        return {
+            f: jnp.where(failed > 0, -jnp.inf, likelihood.log_lik(f, data["observed"][f], a)) for f, a in expected.items()
+        }
+
+    def log_density(self, sites: Mapping[str, Array], data: Data, method: str | None = None) -> Array:
+        """Joint log density: log prior of all sites plus weighted log likelihood."""
+        prior = sum(self.priors.log_density(dict(sites), data["hyper"], self.coords).values())
+        terms = self.log_likelihood(sites, data, method)
+        return prior + sum((terms[f] * data["weights"][f]).sum() for f in terms)
+
+    def draw_prior(self, key: Array, data: Data) -> Sites:
+        """One draw of all sites from the prior."""
+        return self.priors.sample(key, data["hyper"], self.coords)
+
+    @cached_property
+    def prior_only(self) -> tuple[str, ...]:
+        """Sites that no fitted row informs: the derivative of the log likelihood by them is exactly zero.
+
+        Tested at three prior draws; they are drawn from their priors after sampling.
+        """
+
+        def total(sites: Sites, data: Data) -> Array:
+            return sum(x.sum() for x in self.log_likelihood(sites, data).values())  # type: ignore[return-value]
+
+        gradient = jax.jit(jax.grad(total))
+        zero = dict.fromkeys(self.sites, True)
+        for seed in range(3):
+            g = gradient(self.draw_prior(jax.random.key(seed), self.data), self.data)
+            for name, value in g.items():
+                zero[name] = zero[name] and bool((np.asarray(value) == 0).all())
+        return tuple(n for n, z in zero.items() if z)
+
+    @cached_property
+    def sampled(self) -> dict[str, Site]:
+        """Sites that the sampler moves."""
+        return {n: s for n, s in self.sites.items() if n not in self.prior_only}
+
+    def fingerprint(self) -> str:
+        """Hash of priors, rows and grid: what makes two fits the same."""
+        text = self.priors.fingerprint() + repr(self.grid) + "".join(map(str, self.packed.cells))
+        text += "".join(f"{f}{v.tobytes().hex()}" for f, v in self.packed.observed.items())
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def numpyro(self):
+        """NumPyro model ``model(data)`` with every sampled quantity a named site and every family an observed site."""
+        from osteobayes.model.emit import numpyro_model
+
+        return numpyro_model(self)
+
+    def __str__(self) -> str:
+        count = {f: len(v) for f, v in self.packed.outcomes.items()}
+        return (
+            f"model: {len(self.packed.cells)} cells, {sum(count.values())} outcomes "
+            f"({', '.join(f'{v} {k}' for k, v in count.items())}), {len(self.sites)} random variables"
+        )

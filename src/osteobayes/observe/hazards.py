@@ -1,0 +1,107 @@
+"""From trajectories to hazards: what each state does to each event, per cell."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from osteobayes.cycle.dynamics import systemic_burden
+from osteobayes.schema import COMPONENTS
+from osteobayes.solve import Trajectories
+
+_BURDEN_FLOOR = 0.02
+_STRENGTH_WIDTH = 0.05
+
+
+class CellHazards(NamedTuple):
+    """Hazards of each cell before study effects (1/year), and its systemic growth.
+
+    ``sre`` has one row a component of :data:`osteobayes.schema.COMPONENTS`, clinically detected.
+    """
+
+    sre: Float[Array, "cell component time"]
+    death: Float[Array, "cell time"]
+    growth: Float[Array, "cell time"]
+
+
+def strength(Z: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Bone strength relative to healthy: the square of mineral up to 1, falling again in dense woven bone.
+
+    Carter and Hayes 1977 (J Bone Joint Surg Am 59:954) square law; smooth at Z = 1 (softplus of width 0.05).
+    """
+    over = _STRENGTH_WIDTH * jax.nn.softplus((Z - 1.0) / _STRENGTH_WIDTH)
+    return (Z - over) ** 2 / (1.0 + 0.4 * over)
+
+
+def cell_hazards(
+    path: Trajectories,
+    p: Mapping[str, Array],
+    cancer: Array,
+    discrepancy: Float[Array, " cell"],
+    years: Float[Array, " time"],
+) -> CellHazards:
+    """Hazards of each cell from its trajectories.
+
+    Each component: baseline x (resorption flux / untreated flux at entry)^elasticity x burden and strength terms, with
+    front-loading; a share of fractures occurs at uninvolved skeleton and follows the skeleton's own flux.
+
+    Parameters
+    ----------
+    path
+        Solution of the cells.
+    p
+        Parameters (natural scale).
+    cancer
+        Cancer of each cell (index).
+    discrepancy
+        Sum of the class discrepancies of the cell's agents (log hazard).
+    years
+        Output times of ``path``.
+    """
+    ref = path.reference
+    log_flux = jnp.log(path.flux / ref.flux)
+    log_burden = jnp.log((path.burden + _BURDEN_FLOOR) / (ref.burden + _BURDEN_FLOOR))
+    weakness = jnp.log(strength(ref.mineral)) - jnp.log(strength(path.mineral))
+    elasticity = p["resorption_elasticity"] + p["component_elasticity"]
+    burden = p["burden_elasticity"] * log_burden
+    weak = p["strength_elasticity"] * weakness
+    share = p["skeleton_fracture_share"]
+    logits = {
+        "radiation": p["radiation_logit"][cancer],
+        "surgery": p["surgery_logit"],
+        "cord_compression": p["cord_compression_logit"],
+        "hypercalcaemia": p["hypercalcaemia_logit"],
+        "therapy_change": p["therapy_change_logit"],
+    }
+    relative = {
+        "fracture": (1.0 - share) * jnp.exp(elasticity[0] * log_flux + burden + weak)
+        + share * jnp.exp(elasticity[0] * jnp.log(path.skeleton_flux)),
+        "radiation": jnp.exp(elasticity[1] * log_flux + burden),
+        "surgery": jnp.exp(elasticity[2] * log_flux + burden + weak),
+        "cord_compression": jnp.exp(elasticity[3] * log_flux + burden + weak),
+        "hypercalcaemia": jnp.exp(p["hypercalcaemia_elasticity"] * log_flux + burden),
+        "therapy_change": jnp.exp(p["resorption_elasticity"] * log_flux + burden),
+    }
+    core = 1.0 + sum(jnp.exp(logits[k]) for k in ("radiation", "surgery", "cord_compression"))
+    front = 1.0 + p["front_loading"] * jnp.exp(-years / p["front_loading_time"])
+    level = jnp.exp(p["sre_baseline"][cancer] + discrepancy) / core * front[:, None]
+    sre = jnp.stack([level * jnp.exp(logits.get(k, 0.0)) * relative[k] for k in COMPONENTS])
+
+    W0 = p["systemic_entry_burden"]
+    omega = p["death_bone_share"]
+    bone = jnp.exp(p["death_burden_elasticity"] * log_burden + p["death_resorption_elasticity"] * log_flux)
+    systemic = jnp.exp(p["death_systemic_elasticity"] * jnp.log(systemic_burden(path.growth, W0) / W0))
+    death = jnp.exp(p["death_baseline"][cancer]) * (omega * bone + (1.0 - omega) * systemic)
+    return CellHazards(jnp.moveaxis(sre, (0, 1, 2), (1, 2, 0)), death.T, path.growth.T)
+
+
+def ascertainment(detection: Float[Array, "arm detection"], p: Mapping[str, Array]) -> Float[Array, "arm component"]:
+    """Detected per clinically detected event by component: only fractures depend on the detection of the study.
+
+    ``detection`` is one-hot over survey, clinical, symptomatic.
+    """
+    factor = detection @ jnp.stack([p["survey_ascertainment"], jnp.ones(()), p["symptomatic_ascertainment"]])
+    fracture = jnp.asarray([float(c == "fracture") for c in COMPONENTS])
+    return 1.0 + fracture * (factor[:, None] - 1.0) * (detection.sum(axis=1, keepdims=True) > 0)
