@@ -1,8 +1,7 @@
 """What every test session sets: options, markers, a compilation cache of its own, repeatable hypothesis examples.
 
-Environment: OSTEOBAYES_CACHE keeps compiled programs there between sessions (default: a temporary folder for child
-processes, none for this one). OSTEOBAYES_CI=1 fails the session if a test was skipped for want of a package.
-"""
+Environment: OSTEOBAYES_CACHE keeps compiled programs there between sessions (default: a temporary folder of the session).
+OSTEOBAYES_CI=1 fails the session if a test was skipped for want of a package.
 
 import functools
 import os
@@ -33,13 +32,12 @@ def pytest_configure(config):
     os.environ.pop("JAX_ENABLE_X64", None)
     import osteobayes  # noqa: F401
 
-    if os.environ.get("OSTEOBAYES_CACHE"):
-        from osteobayes.precision import enable_compile_cache
+    from osteobayes.precision import enable_compile_cache
 
-        enable_compile_cache()
-    else:
+    if not os.environ.get("OSTEOBAYES_CACHE"):
         _temporary.append(tempfile.TemporaryDirectory(prefix="osteobayes-cache-"))
         os.environ["OSTEOBAYES_CACHE"] = _temporary[0].name
+    enable_compile_cache()
 
 
 def pytest_unconfigure(config):
@@ -54,6 +52,19 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="slow: give --slow to run it"))
+
+
+@pytest.fixture(scope="session")
+def tiny_model():
+    """The same cycle code on the breast studies with a 14-day grid."""
+    from osteobayes.cycle import Grid
+    from osteobayes.evidence import Evidence
+    from osteobayes.model import Model
+    from osteobayes.paths import shipped
+    from osteobayes.priors import PriorSet
+
+    evidence = Evidence.load(shipped("datasets")).subset(cancers=["breast"])
+    return Model.build(evidence, PriorSet.load(), Grid(14.0, 80, 1))
 
 
 @functools.cache

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import jax.scipy.stats as jstats
 import numpy as np
 import scipy.stats
+from jax.scipy.special import gammaln
 from jaxtyping import Array
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -138,6 +139,12 @@ def _location_scale(p: Parameter) -> tuple[np.ndarray, float]:
     return _by_cancer(p.mean), float(p.sd or 0.0)
 
 
+def _between_sd(p: Parameter, sites: Sites, hyper: Hyper) -> Array:
+    """SD of a pooled parameter or study effect: sampled, or a constant (see :meth:`PriorSet.fix`)."""
+    name = p.between_sd or ""
+    return sites[name] if name in sites else hyper[name]["value"]
+
+
 @dataclass(frozen=True)
 class PriorSet:
     """All parameters by name, in file order."""
@@ -253,7 +260,7 @@ class PriorSet:
         h = hyper[site.parameter]
         ones = jnp.ones(site.shape)
         if p.family == "effect":
-            return "normal", (0.0 * ones, values[p.between_sd] * ones if p.centered and p.between_sd else ones)
+            return "normal", (0.0 * ones, _between_sd(p, values, hyper) * ones if p.centered else ones)
         if p.pooling == "cancer":
             return "normal", (0.0 * ones, h["scale"] * ones) if site.name.endswith("_common") else (0.0 * ones, ones)
         if p.family in ("normal", "lognormal"):
@@ -272,9 +279,9 @@ class PriorSet:
             elif p.family == "effect":
                 key = p.name if p.centered else f"{p.name}_offset"
                 if key in sites:
-                    out[p.name] = sites[key] if p.centered else sites[key] * sites[p.between_sd or ""]
+                    out[p.name] = sites[key] if p.centered else sites[key] * _between_sd(p, sites, hyper)
             elif p.pooling == "cancer":
-                z = h["loc"] + sites[f"{p.name}_common"] + sites[p.between_sd or ""] * sites[f"{p.name}_offset"]
+                z = h["loc"] + sites[f"{p.name}_common"] + _between_sd(p, sites, hyper) * sites[f"{p.name}_offset"]
                 out[p.name] = h["shift"] + jnp.exp(z) if p.family == "lognormal" else z
             else:
                 out[p.name] = sites[p.name] + h["shift"] if p.family == "lognormal" else sites[p.name]
@@ -345,7 +352,8 @@ def log_density(family: str, args: tuple[Array, ...], x: Array) -> Array:
     if family == "halfnormal":
         return jstats.norm.logpdf(x, 0.0, args[0]) + jnp.log(2.0)
     if family == "beta":
-        return jstats.beta.logpdf(x, *args)
+        a, b = args  # not jax's betaln: it is off by 1e-6 where a or b is 8 or more
+        return (a - 1.0) * jnp.log(x) + (b - 1.0) * jnp.log1p(-x) + gammaln(a + b) - gammaln(a) - gammaln(b)
     raise ValueError(f"unknown family `{family}`")
 
 

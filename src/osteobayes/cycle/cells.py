@@ -27,9 +27,9 @@ _IS_FRACTION = np.array([name in FRACTIONS for name in ACTIONS])
 class Grid:
     """The fixed time grid: output every ``output_days``, ``substeps`` solver steps between outputs."""
 
-    output_days: float = 3.5
-    outputs: int = 316
-    substeps: int = 2
+    output_days: float = 7.0
+    outputs: int = 160
+    substeps: int = 1
 
     @property
     def step(self) -> float:

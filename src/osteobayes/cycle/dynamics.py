@@ -91,6 +91,15 @@ def bone_field(
     return dP, dB, dC, dZ, dG
 
 
+def osteoclast_loss(y: State, N: Array, p: Mapping[str, Array], u: Mapping[str, Array]) -> Float[Array, " column"]:
+    """Loss rate of osteoclasts (1/day): the one rate that drugs can make fast, so the solver treats it exponentially."""
+    Lf = fluxes.free_rankl(
+        y.P, y.B, fluxes.pthrp(N, y.G, p), fluxes.half_saturation(N, p["tumour_half_burden"]), p, u
+    )
+    tgfb = fluxes.osteoclast_tgfb_response(power(log_positive(y.G), p["tgfb_slope"]), p)
+    return p["osteoclast_turnover"] * fluxes.osteoclast_apoptosis(Lf, tgfb, p, u)
+
+
 def immune_field(
     E: Array, X: Array, G: Array, N: Array, n: Array, u_pd1: Array, p: Mapping[str, Array]
 ) -> tuple[Array, Array]:

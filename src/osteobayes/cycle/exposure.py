@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-SMOOTHING = 0.7
+SMOOTHING = 0.35
 """Rate (1/day) of the fast input that smooths an intravenous bolus."""
 EDGE_DAYS = 1.0
 """Width (days) of the smooth edges of on/off windows."""
@@ -69,7 +69,7 @@ def window(
     """
 
     def pulse(begin, end):
-        return jax.nn.sigmoid((t - begin) / (0.25 * EDGE_DAYS) - 2.0) * jax.nn.sigmoid((end - t) / (0.25 * EDGE_DAYS))
+        return jax.nn.sigmoid((t - begin) / (0.25 * EDGE_DAYS) - 2.0) * jax.nn.sigmoid((end - t) / (0.25 * EDGE_DAYS) + 2.0)
 
     if on_days is None or off_days is None:
         return pulse(start, stop)
@@ -77,5 +77,5 @@ def window(
     begins = jnp.arange(start, stop, period)
     ends = jnp.minimum(begins + on_days, stop)
     on = jax.nn.sigmoid((t[:, None] - begins) / (0.25 * EDGE_DAYS) - 2.0)
-    off = jax.nn.sigmoid((ends - t[:, None]) / (0.25 * EDGE_DAYS))
+    off = jax.nn.sigmoid((ends - t[:, None]) / (0.25 * EDGE_DAYS) + 2.0)
     return (on * off).sum(axis=1)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from osteobayes.cycle.responses import down, down_to, log_positive, power, up
+from osteobayes.cycle.responses import down, down_to, log_positive, positive, power, up
 
 Column = Float[Array, "column"]
 Parameters = Mapping[str, Array]
@@ -51,7 +51,7 @@ def tgfb_signal(flux: Column, N: Column, p: Parameters, u: Mapping[str, Column])
 
 def pthrp(N: Column, G: Column, p: Parameters) -> Column:
     """PTH plus PTHrP signal: tumour PTHrP is induced by TGF-beta (Yin 1999, J Clin Invest 103:197)."""
-    return 1.0 + p["pthrp_output"] * N * up(G, p["pthrp_tgfb_fold"])
+    return 1.0 + p["pthrp_output"] * N * up(positive(G), p["pthrp_tgfb_fold"])
 
 
 def free_rankl(P: Column, B: Column, R: Column, n: Column, p: Parameters, u: Mapping[str, Column]) -> Column:
@@ -59,7 +59,7 @@ def free_rankl(P: Column, B: Column, R: Column, n: Column, p: Parameters, u: Map
     log_R = log_positive(R)
     induced = up(power(log_R, p["rankl_pthrp_slope"]), p["rankl_pthrp_fold"])
     rankl = P * induced * (1.0 + p["rankl_tumour_contact"] * n)
-    opg = B * down(power(log_R, p["opg_pthrp_slope"]), p["opg_pthrp_fold"])
+    opg = positive(B) * down(power(log_R, p["opg_pthrp_slope"]), p["opg_pthrp_fold"])
     theta = p["opg_bound_to_free"]
     return rankl * (1.0 + theta) / (1.0 + theta * opg + u["rankl_neutralisation"])
 
@@ -85,14 +85,14 @@ def osteoclast_apoptosis(Lf: Column, osteoclast_tgfb: Column, p: Parameters, u: 
     """Relative osteoclast apoptosis: TGF-beta and bisphosphonate raise it, RANKL (survival signal) lowers it."""
     f3 = p["tgfb_osteoclast_apoptosis"]
     rate = 1.0 - f3 + f3 * osteoclast_tgfb + u["osteoclast_apoptosis"]
-    return rate * down_to(Lf, p["rankl_survival_fold"], p["rankl_survival_floor"])
+    return rate * down_to(positive(Lf), p["rankl_survival_fold"], p["rankl_survival_floor"])
 
 
 def osteoblast_recruitment(flux: Column, G: Column, N: Column, p: Parameters) -> Column:
     """Precursor recruitment: coupled to the resorption *flux*, weakly to TGF-beta, raised by osteoblastic tumour factors."""
     fc, f1 = p["coupling_share"], p["tgfb_recruitment_share"]
-    coupled = 1.0 - fc + fc * up(flux, p["coupling_fold"])
-    tgfb = 1.0 - f1 + f1 * up(G, p["tgfb_recruitment_fold"])
+    coupled = 1.0 - fc + fc * up(positive(flux), p["coupling_fold"])
+    tgfb = 1.0 - f1 + f1 * up(positive(G), p["tgfb_recruitment_fold"])
     return coupled * tgfb * (1.0 + p["osteoblastic_drive"] * half_saturation(N, p["osteoblastic_half_burden"]))
 
 
@@ -117,7 +117,7 @@ def feeding(flux: Column, G: Column, p: Parameters) -> Column:
 def effector_drive(G: Column, N: Column, n: Column, p: Parameters) -> Column:
     """T-cell effector priming by tumour antigen, suppressed by TGF-beta and by suppressive myeloid cells."""
     priming = 1.0 + p["effector_priming"] * half_saturation(N, p["effector_priming_half_burden"])
-    return priming * down(G, p["effector_tgfb_fold"]) / (1.0 + p["myeloid_suppression"] * n)
+    return priming * down(positive(G), p["effector_tgfb_fold"]) / (1.0 + p["myeloid_suppression"] * n)
 
 
 def functional_effectors(E: Column, X: Column, pd1_occupancy: Column, p: Parameters) -> Column:

@@ -15,12 +15,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from osteobayes.cycle.therapy import Agent, Catalogue, shipped_catalogue
 from osteobayes.errors import RegimenError
 
 _PER_DAY = {"daily": 1.0, "qd": 1.0, "bid": 0.5}
 _UNITS = ("mg/kg", "kbq/kg", "mg", "ug", "g")
+_NUMBER = r"-?\d+(?:\.\d+)?"
 _EMPTY = ("placebo", "backbone", "background", "none")
+
+
+def _plain(x: float) -> str:
+    """Shortest decimal text that reads back as the same number, without an exponent."""
+    return np.format_float_positional(x, trim="-")
 
 
 @dataclass(frozen=True)
@@ -55,16 +63,16 @@ class Component:
         """Canonical text of the component."""
         days = self.interval_days
         inverse = {v: k for k, v in _PER_DAY.items() if k != "qd"}
-        schedule = inverse.get(days) or (f"q{days / 7:g}w" if days % 7 == 0 else f"q{days:g}d")
-        parts = [self.agent, f"{self.amount:g} {self.unit}", schedule]
+        schedule = inverse.get(days) or (f"q{_plain(days / 7)}w" if days % 7 == 0 else f"q{_plain(days)}d")
+        parts = [self.agent, f"{_plain(self.amount)} {self.unit}", schedule]
         if self.on_days is not None:
-            parts.append(f"{self.on_days:g}d/{self.period_days:g}d")
+            parts.append(f"{_plain(self.on_days)}d/{_plain(self.period_days)}d")
         if self.doses is not None:
             parts.append(f"x{self.doses}")
         if self.start_day:
-            parts.append(f"from day {self.start_day:g}")
+            parts.append(f"from day {_plain(self.start_day)}")
         if self.stop_day is not None:
-            parts.append(f"until day {self.stop_day:g}")
+            parts.append(f"until day {_plain(self.stop_day)}")
         return " ".join(parts)
 
 
@@ -141,7 +149,7 @@ def _component(part: str, catalogue: Catalogue) -> Component:
     if amount <= 0:
         raise RegimenError(f"{where}: field `amount`: the dose must be positive, found {amount:g}")
     values: dict[str, Any] = {}
-    for token in re.findall(r"(?:from|until) day -?[\d.]+|\S+", rest):
+    for token in re.findall(r"(?:from|until) day \S+|\S+", rest):
         values |= _schedule_token(token, where)
     if "interval_days" not in values:
         raise RegimenError(f"{where}: field `schedule`: no schedule; write for example `{agent.standard}`")
@@ -167,11 +175,11 @@ def _schedule_token(token: str, where: str) -> dict[str, Any]:
         if not 0 < on < period:
             raise RegimenError(f"{where}: field `on/period`: `{token}` must have 0 < on < period, e.g. `14d/28d`")
         return {"on_days": on, "period_days": period}
-    if found := re.fullmatch(r"x(\d+)", word):
+    if found := re.fullmatch(r"x([1-9]\d*)", word):
         return {"doses": int(found[1])}
-    if found := re.fullmatch(r"from day (-?[\d.]+)", word):
+    if found := re.fullmatch(rf"from day ({_NUMBER})", word):
         return {"start_day": float(found[1])}
-    if found := re.fullmatch(r"until day (-?[\d.]+)", word):
+    if found := re.fullmatch(rf"until day ({_NUMBER})", word):
         return {"stop_day": float(found[1])}
     raise RegimenError(
         f"{where}: field `schedule`: `{token}` is not understood; use qNw, qNd, qNm, daily, bid, once, ONd/PERIODd, xN, "

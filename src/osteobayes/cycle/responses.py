@@ -10,6 +10,11 @@ from jaxtyping import Array, Float
 FLOOR = 1e-12
 
 
+def positive(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """``max(x, 0)``: keeps a state that a solver stage left slightly negative away from the poles of the responses."""
+    return jnp.maximum(x, 0.0)
+
+
 def log_positive(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """Natural logarithm with the argument floored at 1e-12, so that it is finite on the whole real line."""
     return jnp.log(jnp.maximum(x, FLOOR))

@@ -16,6 +16,7 @@ FAMILIES = ("crude", "split", "completion", "median", "hazard_ratio", "rate", "i
 """Statistic families; each is one observed variable with dim ``outcome``."""
 KINDS = ("SRE", "OS", "PFS")
 """Time-to-event kinds: skeletal events, overall survival, progression-free survival."""
+_UNSEEN = 10_000
 ONSET_YEARS = np.concatenate([[0.0], np.geomspace(0.01, 9.0, 90)])
 """Grid (years) of the onset model of registries."""
 
@@ -165,6 +166,7 @@ class _Builder:
     arms: dict[str, dict[tuple, int]] = field(default_factory=lambda: {k: {} for k in KINDS})
     effects: dict[str, dict[str, int]] = field(default_factory=dict)
     assumed: list[str] = field(default_factory=list)
+    survival: set[str] = field(default_factory=set)
 
     def cell(self, cancer: str, regimen: str, study: Study) -> int:
         cell = Cell(cancer, Regimen.parse(regimen, self.catalogue), study.population.pretreatment)
@@ -173,6 +175,11 @@ class _Builder:
     def effect(self, dim: str, name: str) -> int:
         """Index (from 1) of a level of a study-effect dimension."""
         return self.effects.setdefault(dim, {}).setdefault(name, len(self.effects[dim]) + 1)
+
+    def death_effect(self, study: str) -> int:
+        """Index of a trial's survival effect; trials without a fitted survival number stand behind the others."""
+        seen = study in self.survival
+        return self.effect("study_os", study) if seen else _UNSEEN + self.effect("study_os_unseen", study)
 
     def arm(self, kind: str, study: str, arm: str, definition: str = "") -> int:
         """Index of an arm of a kind under an event definition."""
@@ -242,7 +249,7 @@ def pack(
         Which rows: ``fit``, or ``check`` for comparison with what was not fitted.
     """
     b = _Builder(evidence, catalogue, grid, accrual_share, default_horizon)
-    for dim in ("study_sre", "study_registry", "study_os", "study_pfs", "study_trial", "contrast", "onset"):
+    for dim in ("study_sre", "study_registry", "study_os", "study_os_unseen", "study_pfs", "study_trial", "contrast", "onset"):
         b.effects[dim] = {}
     t = grid.years
     frame = evidence.outcomes
@@ -270,6 +277,7 @@ def pack(
         end = b.horizon(study)[0] if pd.isna(row.time_years) else float(row.time_years)
         return min(end, float(t[-1]))
 
+    b.survival = {r.study for r in rows.itertuples() if r.endpoint == "OS"}
     for row in rows.itertuples():
         study = evidence.studies[row.study]
         kind = _kind(row.endpoint)
@@ -373,7 +381,7 @@ def _arms(b: _Builder, kind: str) -> Arms:
                 b.effect("study_registry", f"{study_id} SRE") if registry and definition else 0,
                 0 if registry else (b.effect("study_sre", study_id) if definition else 0),
                 b.effect("study_registry", f"{study_id} OS") if registry else 0,
-                0 if registry else b.effect("study_os", study_id),
+                0 if registry else b.death_effect(study_id),
                 b.effect("study_pfs", study_id) if kind == "PFS" else 0,
                 b.effect("contrast", f"{study_id}/{arm_id}/{kind}") if treated and not pooled else 0,
                 0 if registry else b.effect("study_trial", study_id),
@@ -397,7 +405,7 @@ def _arms(b: _Builder, kind: str) -> Arms:
 
 
 def _joined(trial: np.ndarray, registry: np.ndarray) -> np.ndarray:
-    """Index into [none, trials..., registries...]: trials positive, registries negative until the counts are known."""
+    """Index into [none, trials..., unseen trials..., registries...]; registries negative until the counts are known."""
     return np.where(registry > 0, -registry, trial).astype(np.int32)
 
 
@@ -441,11 +449,12 @@ def _assemble(b: _Builder, out: Mapping, keys: Mapping, seen: Mapping, table: li
         onset, effect, years, n = zip(*out["incidence_curve"], strict=True)
         data["incidence_curve"] = IncidenceCurve(np.asarray(onset), np.asarray(effect), _pad(list(years)), np.asarray(n))
     coords = {dim: tuple(levels) for dim, levels in b.effects.items()}
-    n_sre, n_os = len(coords["study_sre"]), len(coords["study_os"])
+    n_sre, n_os, n_unseen = (len(coords[d]) for d in ("study_sre", "study_os", "study_os_unseen"))
     for kind, a in arms.items():
+        death = np.where(a.death_effect > _UNSEEN, a.death_effect - _UNSEEN + n_os, a.death_effect)
         arms[kind] = a._replace(
             sre_effect=np.where(a.sre_effect < 0, n_sre - a.sre_effect, a.sre_effect).astype(np.int32),
-            death_effect=np.where(a.death_effect < 0, n_os - a.death_effect, a.death_effect).astype(np.int32),
+            death_effect=np.where(death < 0, n_os + n_unseen - death, death).astype(np.int32),
         )
     observed = {
         f: (_pad(v) if f == "incidence_curve" else np.asarray(v, dtype=float)) for f, v in seen.items() if v

@@ -24,10 +24,10 @@ from osteobayes.observe import (
     split,
 )
 from osteobayes.observe.grid import cumulative
-from osteobayes.observe.hazards import CellHazards, ascertainment
+from osteobayes.observe.hazards import CellHazards, ascertainment, sre_level
 
-PROGRESSION_STRIDE = 4
-"""The progression law compares all pairs of times, so it runs on every fourth output time."""
+PROGRESSION_STRIDE = 2
+"""The progression law compares all pairs of times, so it runs on every second output time."""
 
 
 RHO_MEDIAN = {"SRE": contrast.RHO_MEDIAN_SRE, "OS": contrast.RHO_MEDIAN_SURVIVAL, "PFS": contrast.RHO_MEDIAN_SURVIVAL}
@@ -52,7 +52,7 @@ def effect_vectors(values: Mapping[str, Array]) -> dict[str, Array]:
     zero = jnp.zeros(1)
     return {
         "sre": jnp.concatenate([zero, get("sre_study"), get("registry_study")]),
-        "death": jnp.concatenate([zero, get("os_study"), get("registry_study")]),
+        "death": jnp.concatenate([zero, get("os_study"), get("os_study_unseen"), get("registry_study")]),
         "progression": jnp.concatenate([zero, get("pfs_study")]),
         "registry": jnp.concatenate([zero, get("registry_study")]),
         "contrast": jnp.concatenate([zero, get("effect_study")]),
@@ -70,9 +70,10 @@ def component_hazards(
     arms: Arms, cells: CellHazards, values: Mapping[str, Array], effects: Mapping[str, Array]
 ) -> Float[Array, "arm member component time"]:
     """Hazards of the counted components of SRE arms after study effects and ascertainment."""
-    level = jnp.exp(effects["sre"][arms.sre_effect] + effects["contrast"][arms.contrast])
-    factor = arms.counted * ascertainment(arms.detection, values) * level[:, None]
-    return cells.sre[arms.cell] * factor[:, None, :, None]
+    baseline = values["sre_baseline"][cells.cancer[arms.cell]] + effects["sre"][arms.sre_effect][:, None]
+    level = sre_level(baseline, values) * jnp.exp(effects["contrast"][arms.contrast])[:, None]
+    factor = arms.counted * ascertainment(arms.detection, values)
+    return cells.sre[arms.cell] * (factor[:, None, :] * level[:, :, None])[..., None]
 
 
 def member_death(arms: Arms, cells: CellHazards, effects: Mapping[str, Array], treated: bool = False) -> Array:

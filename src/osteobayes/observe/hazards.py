@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from osteobayes.cycle.dynamics import systemic_burden
 from osteobayes.schema import COMPONENTS
@@ -16,14 +16,16 @@ _STRENGTH_WIDTH = 0.05
 
 
 class CellHazards(NamedTuple):
-    """Hazards of each cell before study effects (1/year), and its systemic growth.
+    """Hazards of each cell before baselines and study effects, and its systemic growth.
 
-    ``sre`` has one row a component of :data:`osteobayes.schema.COMPONENTS`, clinically detected.
+    ``sre`` has one row a component of :data:`osteobayes.schema.COMPONENTS`, clinically detected, relative to the baseline of
+    the cell's cancer (:func:`sre_level`); ``death`` is in 1/year.
     """
 
     sre: Float[Array, "cell component time"]
     death: Float[Array, "cell time"]
     growth: Float[Array, "cell time"]
+    cancer: Int[Array, " cell"]
 
 
 def strength(Z: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -86,7 +88,7 @@ def cell_hazards(
     }
     core = 1.0 + sum(jnp.exp(logits[k]) for k in ("radiation", "surgery", "cord_compression"))
     front = 1.0 + p["front_loading"] * jnp.exp(-years / p["front_loading_time"])
-    level = jnp.exp(p["sre_baseline"][cancer] + discrepancy) / core * front[:, None]
+    level = jnp.exp(discrepancy) / core * front[:, None]
     sre = jnp.stack([level * jnp.exp(logits.get(k, 0.0)) * relative[k] for k in COMPONENTS])
 
     W0 = p["systemic_entry_burden"]
@@ -94,7 +96,24 @@ def cell_hazards(
     bone = jnp.exp(p["death_burden_elasticity"] * log_burden + p["death_resorption_elasticity"] * log_flux)
     systemic = jnp.exp(p["death_systemic_elasticity"] * jnp.log(systemic_burden(path.growth, W0) / W0))
     death = jnp.exp(p["death_baseline"][cancer]) * (omega * bone + (1.0 - omega) * systemic)
-    return CellHazards(jnp.moveaxis(sre, (0, 1, 2), (1, 2, 0)), death.T, path.growth.T)
+    return CellHazards(jnp.moveaxis(sre, (0, 1, 2), (1, 2, 0)), death.T, path.growth.T, cancer)
+
+
+REFERENCE_YEARS = 0.5
+"""Time at which `sre_baseline` is defined."""
+
+
+def sre_level(log_baseline: Float[Array, "..."], p: Mapping[str, Array]) -> Float[Array, "..."]:
+    """Conditional entry hazard (1/year) from the log *marginal* mean hazard over the first half year.
+
+    Frailty and front-loading change how a hazard unfolds, not how many events the first half year brings: with r = 0.5 y,
+    marginal cumulative hazard ``r e^b = log1p(theta H)/theta``, ``H = h_0 (r + f_0 tau_0 (1 - e^(-r/tau_0)))``, solved for
+    ``h_0`` at an unchanged lesion. Defined so, baseline, frailty and front-loading are nearly independent a posteriori.
+    """
+    r, theta = REFERENCE_YEARS, p["frailty"]
+    tau = p["front_loading_time"]
+    exposure = r + p["front_loading"] * tau * -jnp.expm1(-r / tau)
+    return jnp.expm1(theta * r * jnp.exp(log_baseline)) / (theta * exposure)
 
 
 def ascertainment(detection: Float[Array, "arm detection"], p: Mapping[str, Array]) -> Float[Array, "arm component"]:

@@ -1,0 +1,254 @@
+"""Command line: verbs over folders. Exit codes: 0 done, 1 failed, 2 bad input, 3 run not usable, 130 interrupted."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from osteobayes.errors import EvidenceError, OsteobayesError, PriorError, RegimenError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+err = Console(stderr=True)
+EXIT_FAILED, EXIT_BAD_INPUT, EXIT_UNUSABLE, EXIT_INTERRUPTED = 1, 2, 3, 130
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+
+def _start() -> None:
+    from osteobayes.precision import enable_compile_cache, require_float64
+
+    require_float64()
+    enable_compile_cache()
+
+
+def _say(text: str, as_json: bool) -> None:
+    (err if as_json else Console()).print(text, highlight=False, soft_wrap=True)
+
+
+class _Bar:
+    """Progress bar over iterations, on standard error."""
+
+    def __init__(self) -> None:
+        self.progress = Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(), console=err, transient=False)
+        self.task: Any = None
+
+    def advance(self, done: int, total: int, text: str) -> None:
+        if self.task is None:
+            self.progress.start()
+            self.task = self.progress.add_task(text, total=total)
+        self.progress.update(self.task, completed=done, description=text)
+
+    def stop(self) -> None:
+        if self.task is not None:
+            self.progress.stop()
+
+
+def _predictions(run: Any, cancers: list[str] | None, as_json: bool) -> list[Any]:
+    from osteobayes.predict import default_predictions
+
+    predictions = default_predictions(run, cancers)
+    if not as_json:
+        for p in predictions:
+            Console().print(prediction_table(p))
+    return predictions
+
+
+def prediction_table(p: Any) -> Table:
+    """Rich table of a prediction."""
+    table = Table(title=f"{p.cancer}: population {p.population}, {p.horizon_months:g} months, against {p.versus} (90 % intervals)")
+    for column in ("regimen", "P(>=1 SRE)", "risk difference", "median time to SRE, mo", "mean SREs", "marker wk 13, %", "grade"):
+        table.add_column(column, overflow="fold")
+
+    def cell(row: Any, name: str, form: str) -> str:
+        value, low, high = (getattr(row, n) for n in (name, f"{name}_low", f"{name}_high"))
+        return " ".join([_number(value, form), f"[{_number(low, form)}, {_number(high, form)}]"]).replace("[", r"\[")
+
+    for row in p.table.itertuples():
+        same = row.grade == "comparator"
+        table.add_row(
+            row.regimen, cell(row, "p_sre", ".2f"), "comparator" if same else cell(row, "risk_difference", "+.2f"),
+            cell(row, "median_sre", ".0f"), cell(row, "mean_sre", ".2f"), cell(row, "marker_change", "+.0f"), row.grade,
+        )  # fmt: skip
+    return table
+
+
+def _number(x: float, form: str) -> str:
+    return "not reached" if x == float("inf") else format(x, form)
+
+
+def _finish(run: Any, cancers: list[str] | None, as_json: bool) -> int:
+    """Diagnostics in a sentence, the table, the folder, the overview picture."""
+    from osteobayes.report import overview
+
+    _say(run.diagnostics["sentence"], as_json)
+    predictions = _predictions(run, cancers, as_json)
+    picture = overview(run, predictions)
+    content = {
+        "run": str(run.path), "overview": str(picture), "diagnostics": run.diagnostics,
+        "predictions": [{"cancer": p.cancer, "population": p.population, "versus": p.versus, "rows": json.loads(p.table.to_json(orient="records"))} for p in predictions],
+    }  # fmt: skip
+    (run.path / "predictions.json").write_text(json.dumps(content["predictions"], indent=1) + "\n")
+    if as_json:
+        print(json.dumps(content))
+    else:
+        _say(f"run folder: {run.path}\noverview: {picture}", as_json)
+    return 0 if run.diagnostics["usable"] else EXIT_UNUSABLE
+
+
+@app.command()
+def calibrate(
+    data: Annotated[Path | None, typer.Option(help="Folder of datasets (default: shipped).")] = None,
+    priors: Annotated[Path | None, typer.Option(help="Folder of priors (default: shipped).")] = None,
+    overlay: Annotated[Path | None, typer.Option(help="File that changes some priors.")] = None,
+    cancer: Annotated[list[str] | None, typer.Option(help="Fit only studies with this cancer; may be repeated.")] = None,
+    chains: Annotated[int, typer.Option(min=1)] = 4,
+    draws: Annotated[int, typer.Option(min=1, help="Draws a chain.")] = 500,
+    tune: Annotated[int, typer.Option(min=1, help="Warm-up iterations a chain.")] = 300,
+    seed: Annotated[int, typer.Option()] = 0,
+    out: Annotated[Path | None, typer.Option(help="Run folder (created).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Fit the model to published trials and predict therapy combinations."""
+    _start()
+    from osteobayes.fit import calibrate as fit
+
+    bar = _Bar()
+    block = max(1, min(25, draws, tune // 2 or 1))
+    prior_draws = max(50, min(400, draws * chains))
+    starts = 6 if draws >= 100 else 2
+    try:
+        run = fit(
+            data, priors, out, overlay, lambda text: _say(text, as_json), bar.advance, chains=chains, draws=draws, tune=tune,
+            seed=seed, cancers=tuple(cancer) if cancer else None, block=block, prior_draws=prior_draws, starts=starts,
+        )  # fmt: skip
+    finally:
+        bar.stop()
+    code = _finish(run, cancer, as_json)
+    if code and draws * chains < 400:
+        _say("a run this short is for trying out; its predictions are not to be used", as_json)
+        code = 0
+    raise typer.Exit(code)
+
+
+@app.command()
+def resume(run: Path, as_json: Json = False) -> None:
+    """Continue an interrupted run; its draws are those of an uninterrupted one."""
+    _start()
+    from osteobayes.fit import resume as go_on
+
+    bar = _Bar()
+    try:
+        finished = go_on(run, lambda text: _say(text, as_json), bar.advance)
+    finally:
+        bar.stop()
+    cancers = finished.settings.cancers
+    raise typer.Exit(_finish(finished, list(cancers) if cancers else None, as_json))
+
+
+@app.command()
+def predict(
+    run: Path,
+    cancer: Annotated[str, typer.Option()],
+    population: Annotated[str, typer.Option(help="Study whose patients are the reference population.")],
+    regimen: Annotated[list[str], typer.Option(help="Regimen text; may be repeated.")],
+    versus: Annotated[str, typer.Option(help="Comparator.")] = "zoledronic acid",
+    horizon: Annotated[float, typer.Option(help="Months.")] = 24.0,
+    anyway: Annotated[bool, typer.Option(help="Predict from a run that may not be used.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Predict regimens in a cancer and a named population."""
+    _start()
+    from osteobayes.fit import Run
+    from osteobayes.predict import predict as ask
+
+    p = ask(Run.load(run), regimen, cancer, population, versus, horizon, anyway=anyway)
+    if as_json:
+        print(json.dumps({"cancer": p.cancer, "population": p.population, "versus": p.versus, "horizon_months": horizon, "rows": json.loads(p.table.to_json(orient="records"))}))
+    else:
+        Console().print(prediction_table(p))
+
+
+@app.command()
+def validate(folder: Annotated[Path | None, typer.Argument(help="Folder of datasets (default: shipped).")] = None, as_json: Json = False) -> None:
+    """Check a folder of datasets; every problem at once, with file, row, field and mend."""
+    from osteobayes.cycle import Regimen
+    from osteobayes.evidence import Evidence
+    from osteobayes.evidence import validate as check
+    from osteobayes.paths import shipped
+
+    where = folder or shipped("datasets")
+
+    def parse(text: str) -> None:
+        Regimen.parse(text)
+
+    problems = check(where, parse)
+    if as_json:
+        print(json.dumps({"folder": str(where), "problems": [asdict(p) for p in problems]}))
+    elif problems:
+        for p in problems:
+            err.print(str(p), highlight=False, soft_wrap=True, markup=False)
+    else:
+        Console().print(str(Evidence.load(where, parse)), highlight=False, markup=False)
+    raise typer.Exit(EXIT_BAD_INPUT if problems else 0)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Versions, devices, float64, compile cache."""
+    from importlib import metadata
+
+    import jax
+
+    from osteobayes.fit.run import STACK
+    from osteobayes.paths import shipped
+    from osteobayes.precision import devices, enable_compile_cache, require_float64
+
+    require_float64()
+    begun = time.time()
+    found = {
+        "osteobayes": metadata.version("osteobayes"), "python": sys.version.split()[0], "versions": {p: metadata.version(p) for p in STACK},
+        "devices": str(devices()), "backend": jax.default_backend(), "float64": bool(jax.config.jax_enable_x64),
+        "compile_cache": str(enable_compile_cache()), "datasets": str(shipped("datasets")), "priors": str(shipped("priors")),
+        "seconds": round(time.time() - begun, 2),
+    }  # fmt: skip
+    if as_json:
+        print(json.dumps(found))
+        return
+    for key, value in found.items():
+        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        Console().print(f"{key}: {text}", highlight=False, markup=False, soft_wrap=True)
+
+
+def guarded(run: Callable[[], None]) -> int:
+    """Run a command; deliberate errors become one clear message and an exit code, never a traceback."""
+    try:
+        run()
+    except (EvidenceError, PriorError, RegimenError) as error:
+        err.print(str(error), highlight=False, soft_wrap=True, markup=False)
+        return EXIT_BAD_INPUT
+    except OsteobayesError as error:
+        err.print(str(error), highlight=False, soft_wrap=True, markup=False)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        err.print("interrupted; finished blocks are kept: continue with `osteobayes resume RUN`")
+        return EXIT_INTERRUPTED
+    except SystemExit as done:
+        return int(done.code or 0)
+    return 0
+
+
+def main() -> None:
+    """Entry point of the `osteobayes` command."""
+    sys.exit(guarded(app))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,282 @@
+"""From draws to the stored result: groups of the DataTree, coverage beside sharpness, and whether the run may be used."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Array
+
+from osteobayes.evidence.pack import Packed
+from osteobayes.fit import start
+from osteobayes.fit.nuts import Sampler
+from osteobayes.fit.run import Run, _workers, _write_json, draws_of, peak_memory_gib
+from osteobayes.model import Data, Model, likelihood
+from osteobayes.model.transform import constrain
+
+CHUNK = 50
+LEVEL = 0.9
+
+
+def evaluate(model: Model, data: Data, sites: dict[str, Array], key: Array) -> dict[str, Any]:
+    """Everything stored for one draw: parameters, log likelihoods, replicates, log priors, failures."""
+    values = model.values(sites, data)
+    expected, failed = model.expected(values, data)
+    out: dict[str, Any] = {"failures": failed, "log_likelihood": {}, "replicate": {}}
+    for i, (family, a) in enumerate(expected.items()):
+        observed = data["observed"][family]
+        out["log_likelihood"][family] = likelihood.log_lik(family, observed, a)
+        out["replicate"][family] = likelihood.simulate(family, jax.random.fold_in(key, i), a, observed)
+    out["log_prior"] = model.priors.log_density(sites, data["hyper"], model.coords)
+    out["values"] = {n: v for n, v in values.items() if model.priors[n].sampled}
+    return out
+
+
+def map_draws(function, arguments: Any, n: int, workers: int) -> Any:
+    """``function`` over the leading axis in chunks, chunks side by side; NumPy out."""
+    mapped = jax.jit(lambda chunk: jax.lax.map(function, chunk))
+    size = min(CHUNK, n)
+    padded = -(-n // size) * size
+    index = np.minimum(np.arange(padded), n - 1).reshape(-1, size)
+    chunks = [jax.tree.map(lambda x, i=i: jnp.asarray(x)[i], arguments) for i in index]
+    first = jax.tree.map(np.asarray, mapped(chunks[0]))  # compiles once, before the threads
+    with ThreadPoolExecutor(workers) as pool:
+        rest = list(pool.map(lambda c: jax.tree.map(np.asarray, mapped(c)), chunks[1:]))
+    return jax.tree.map(lambda *x: np.concatenate(x)[:n], first, *rest)
+
+
+def outcome_frame(packed: Packed) -> pd.DataFrame:
+    """One row a printed number (components of a split and landmarks of a curve are rows of their own)."""
+    from osteobayes.schema import COMPONENTS
+
+    rows = []
+    for family, ids in packed.outcomes.items():
+        for i, outcome in enumerate(ids):
+            info = packed.table.loc[outcome]
+            base = {"outcome": outcome, "family": family, "index": i, "study": info["study"], "arm": info["arm"], "endpoint": info["endpoint"], "cancer": info["cancer"], "patients": info["patients"]}
+            if family == "split":
+                rows += [base | {"outcome": f"{outcome}/{c}", "part": k} for k, c in enumerate(COMPONENTS) if packed.observed[family][i, k] > 0]
+            elif family == "incidence_curve":
+                years = packed.data[family].years[i]
+                rows += [base | {"outcome": f"{outcome}/{y * 12:.0f}mo", "part": k} for k, y in enumerate(years) if np.isfinite(y)]
+            else:
+                rows.append(base | {"part": -1})
+    return pd.DataFrame(rows)
+
+
+def _size(packed: Packed, family: str, i: int) -> float:
+    r = packed.data[family]
+    return float(r.total[i]) if family == "split" else float(r.n[i]) if hasattr(r, "n") else 1.0
+
+
+def _column(packed: Packed, row: Any, replicate: dict[str, np.ndarray]) -> np.ndarray:
+    x = replicate[row.family][:, row.index] if row.part < 0 else replicate[row.family][:, row.index, row.part]
+    return _printed(packed, row, x)
+
+
+def _printed(packed: Packed, row: Any, x: Any) -> Any:
+    """Numbers on the printed scale: shares, months, ratios, rates."""
+    if row.family in ("crude", "completion", "incidence", "split"):
+        return x / _size(packed, row.family, row.index)
+    return np.exp(x) if row.family == "hazard_ratio" else 12.0 * x if row.family == "median" else x
+
+
+def _printed_width(packed: Packed, row: Any, observed: float) -> float:
+    """Width of the 90 % interval that the printed number itself carries: its printed interval, or the binomial one."""
+    if row.family in ("crude", "completion", "incidence", "split"):
+        n = _size(packed, row.family, row.index)
+        return 2 * 1.645 * np.sqrt(max(observed * (1 - observed), 0.5 / n) / n)
+    if row.family == "hazard_ratio":
+        blocks = packed.data["hazard_ratio"].values()
+        se = np.concatenate([np.asarray(b.se) for b in blocks])[row.index]
+        return float(observed * (np.exp(1.645 * se) - np.exp(-1.645 * se)))
+    if row.family == "median":
+        blocks = list(packed.data["median"].values())
+        low, high = (np.concatenate([np.asarray(getattr(b, k)) for b in blocks])[row.index] * 12 for k in ("low", "high"))
+        sd = np.log(high / low) / 3.92 if np.isfinite(high) and np.isfinite(low) else np.log(observed / low) / 1.96 if np.isfinite(low) else np.nan
+        return float(observed * (np.exp(1.645 * sd) - np.exp(-1.645 * sd))) if np.isfinite(sd) else np.nan
+    return np.nan
+
+
+def coverage(packed: Packed, posterior: dict[str, np.ndarray], prior: dict[str, np.ndarray]) -> pd.DataFrame:
+    """Each printed number beside its 90 % posterior and prior predictive intervals (printed scale)."""
+    frame = outcome_frame(packed)
+    tail = (1 - LEVEL) / 2
+    rows = []
+    for row in frame.itertuples():
+        raw = packed.observed[row.family][row.index] if row.part < 0 else packed.observed[row.family][row.index, row.part]
+        observed = float(_printed(packed, row, raw))
+        post, pre = _column(packed, row, posterior), _column(packed, row, prior)
+        low, mid, high = np.nanquantile(post, [tail, 0.5, 1 - tail])
+        p_low, p_high = np.nanquantile(pre, [tail, 1 - tail])
+        rows.append(
+            {
+                "observed": observed, "low": low, "median": mid, "high": high, "inside": bool(low <= observed <= high),
+                "prior_low": p_low, "prior_high": p_high, "of_prior": (high - low) / (p_high - p_low),
+                "of_printed": (high - low) / _printed_width(packed, row, observed),
+            }
+        )  # fmt: skip
+    return pd.concat([frame, pd.DataFrame(rows)], axis=1)
+
+
+def _dims(model: Model, name: str, site: bool) -> list[str]:
+    return list(model.sites[name].dims if site else model.priors[name].dims)
+
+
+def _group(model: Model, values: dict[str, np.ndarray], lead: tuple[str, ...], site: bool) -> xr.Dataset:
+    out = {}
+    for name, x in values.items():
+        dims = _dims(model, name, site)
+        out[name] = xr.DataArray(x, dims=[*lead, *dims], coords={d: list(model.coords[d]) for d in dims})
+    return xr.Dataset(out)
+
+
+def _families(model: Model, values: dict[str, np.ndarray], lead: tuple[str, ...]) -> xr.Dataset:
+    """One variable a family; each has its own outcome dim because families differ in length."""
+    out = {}
+    for family, x in values.items():
+        ids = list(model.packed.outcomes[family])
+        table = model.packed.table.loc[ids]
+        dim = f"outcome_{family}"
+        extra = [] if x.ndim == len(lead) + 1 else [f"{family}_part"]
+        coords = {dim: ids} | {f"{c}_{family}": (dim, list(table[c])) for c in ("study", "arm", "endpoint", "cancer")}
+        out[family] = xr.DataArray(x, dims=[*lead, dim, *extra], coords=coords)
+    return xr.Dataset(out)
+
+
+def finish(run: Run, sampler: Sampler, begin: dict[str, np.ndarray], timings: dict[str, float]) -> None:
+    """Write `results.nc` and `diagnostics.json`."""
+    model, settings = run.model, run.settings
+    data = model.sampling_data
+    workers = _workers(settings)
+    draws, stats = draws_of(run)
+    chains, n, _ = draws.shape
+    flat = draws.reshape(chains * n, -1)
+    seed = jax.random.key(settings.seed + 101)
+
+    def posterior_draw(arguments):
+        z, key = arguments
+        sites = constrain(model.sampled, sampler.unravel(z))
+        sites = model.priors.sample(jax.random.fold_in(key, 1), data["hyper"], model.coords, names=model.prior_only, given=sites)
+        return evaluate(model, data, sites, jax.random.fold_in(key, 2)) | {"sites": sites}
+
+    def prior_draw(key):
+        sites = model.draw_prior(jax.random.fold_in(key, 3), data)
+        return evaluate(model, data, sites, jax.random.fold_in(key, 4)) | {"sites": sites}
+
+    post = map_draws(posterior_draw, (flat, jax.random.split(seed, len(flat))), len(flat), workers)
+    pre = map_draws(prior_draw, jax.random.split(jax.random.fold_in(seed, 9), settings.prior_draws), settings.prior_draws, workers)
+    shaped = jax.tree.map(lambda x: x.reshape(chains, n, *x.shape[1:]), post)
+    lead, one = ("chain", "draw"), ("chain", "draw")
+    pre_shaped = jax.tree.map(lambda x: x[None], pre)
+    names = {v: model.priors[v] for v in post["values"]}
+    keep_sites = {k: v for k, v in shaped["sites"].items() if k not in names}
+    groups = {
+        "posterior": xr.merge([_group(model, shaped["values"], lead, False), _group(model, keep_sites, lead, True)]),
+        "sample_stats": xr.Dataset({k: (lead, v) for k, v in stats.items()} | {"solver_failures": (lead, shaped["failures"])}),
+        "log_likelihood": _families(model, shaped["log_likelihood"], lead),
+        "log_prior": xr.Dataset({k: (lead, v) for k, v in shaped["log_prior"].items()}),
+        "posterior_predictive": _families(model, shaped["replicate"], lead),
+        "prior": xr.merge([_group(model, pre_shaped["values"], one, False), _group(model, {k: v for k, v in pre_shaped["sites"].items() if k not in names}, one, True)]),
+        "prior_predictive": _families(model, pre_shaped["replicate"], one),
+        "observed_data": _families(model, dict(model.packed.observed), ()),
+        "constant_data": _families(model, {f: np.asarray(w) for f, w in model.packed.weights.items()}, ()),
+    }  # fmt: skip
+    tree = xr.DataTree.from_dict({f"/{k}": v for k, v in groups.items()})
+    tree.attrs["prior_only"] = list(model.prior_only)
+    part = run.path / "results.nc.part"
+    tree.to_netcdf(part, engine="h5netcdf")
+    part.replace(run.path / "results.nc")
+    table = coverage(model.packed, post["replicate"], pre["replicate"])
+    table.to_csv(run.path / "fit_by_outcome.csv", index=False, float_format="%.6g")
+    _write_json(run.path / "diagnostics.json", diagnose(run, sampler, begin, draws, stats, post, pre, table, timings))
+
+
+def diagnose(run, sampler, begin, draws, stats, post, pre, table, timings) -> dict[str, Any]:
+    """Diagnostics and the sentence that says whether the run may be used."""
+    import arviz as az
+
+    model = run.model
+    labels = [
+        f"{name}[{','.join(str(i) for i in np.unravel_index(k, site.shape))}]" if site.shape else name
+        for name, site in sorted(model.sampled.items())
+        for k in range(max(1, int(np.prod(site.shape))))
+    ]
+    flat = draws.reshape(-1, draws.shape[-1])
+    constrained = jax.vmap(lambda z: constrain(model.sampled, sampler.unravel(z)))(jnp.asarray(flat))
+    by_label = np.concatenate([np.asarray(constrained[n]).reshape(len(flat), -1) for n in sorted(model.sampled)], axis=1)
+    by_chain = by_label.reshape(*draws.shape[:2], -1)
+    enough = draws.shape[1] >= 8 and draws.shape[0] >= 2
+    nan = np.full(by_chain.shape[-1], np.nan)
+    dataset = xr.Dataset({"x": (("chain", "draw", "label"), by_chain)})
+    rhat = az.rhat(dataset)["x"].to_numpy() if enough else nan
+    bulk = az.ess(dataset, method="bulk")["x"].to_numpy() if enough else nan
+    tail = az.ess(dataset, method="tail")["x"].to_numpy() if enough else nan
+    divergences = int(stats["diverging"].sum())
+    failures = int((post["failures"] > 0).sum())
+    weights = start.weights(
+        [start.Optimum(z, d, c, w, f) for z, d, c, w, f in zip(begin["optima"], begin["log_density"], begin["covariance"], begin["log_weight"], begin["found"], strict=True)]
+    )
+    nearest = []
+    for chain in draws:
+        centre = chain.mean(axis=0)
+        distance = [
+            (centre - z) @ np.linalg.solve(c, centre - z) for z, c in zip(begin["optima"], begin["covariance"], strict=True)
+        ]
+        nearest.append(int(np.argmin(distance)))
+    by_family = {
+        f: {
+            "rows": len(g), "inside": int(g["inside"].sum()), "of_prior": _median(g["of_prior"]), "of_printed": _median(g["of_printed"]),
+        }
+        for f, g in table.groupby("family", sort=False)
+    }  # fmt: skip
+    sds = {
+        n: {"prior": _quantiles(pre["values"][n]), "posterior": _quantiles(post["values"][n])}
+        for n in post["values"]
+        if n.endswith("_sd")
+    }
+    share = float(table["inside"].mean())
+    problems = []
+    if not np.nanmax(rhat) <= 1.01:
+        problems.append(f"R-hat of {labels[int(np.nanargmax(rhat))] if enough else 'all'} is {np.nanmax(rhat) if enough else float('nan'):.3f} (limit 1.01)")
+    if not np.nanmin(bulk) >= 200:
+        problems.append(f"bulk ESS of {labels[int(np.nanargmin(bulk))] if enough else 'all'} is {np.nanmin(bulk) if enough else float('nan'):.0f} (limit 200)")
+    if divergences > 0.001 * stats["diverging"].size:
+        problems.append(f"{divergences} divergences in {stats['diverging'].size} draws (limit 0.1 %)")
+    if failures > 0.001 * len(flat):
+        problems.append(f"{failures} of {len(flat)} draws have cells that could not be solved (limit 0.1 %)")
+    if len(set(nearest)) > 1:
+        problems.append("chains sit in different modes")
+    usable = not problems
+    sentence = (
+        f"The run may be used: R-hat at most {np.nanmax(rhat):.3f}, bulk ESS at least {np.nanmin(bulk):.0f}, {divergences} divergences; "
+        f"{share:.0%} of fitted numbers lie inside their 90 % predictive interval."
+        if usable
+        else "The run may not be used: " + "; ".join(problems) + "."
+    )
+    return {
+        "max_rhat": _number(np.nanmax(rhat) if enough else np.nan), "min_ess_bulk": _number(np.nanmin(bulk) if enough else np.nan),
+        "min_ess_tail": _number(np.nanmin(tail) if enough else np.nan), "divergences": divergences, "solver_failures": failures,
+        "coverage_90": {"all": share, "rows": len(table)} | {f: v["inside"] / v["rows"] for f, v in by_family.items()},
+        "sharpness": by_family, "between_study_sd": sds, "wall_s": timings.get("wall_s"), "peak_memory_gib": peak_memory_gib(),
+        "usable": usable, "sentence": sentence, "sampled_scalars": len(labels),
+        "posterior_scalars": int(sum(int(np.prod(s.shape)) for s in model.sites.values())),
+        "modes": {"log_density": begin["log_density"].tolist(), "weight": weights.tolist(), "found": begin["found"].tolist(), "nearest_to_chain": nearest},
+        "worst": [{"scalar": labels[k], "rhat": _number(rhat[k]), "ess_bulk": _number(bulk[k])} for k in np.argsort(np.nan_to_num(bulk))[:10]],
+        "mean_leapfrogs": float(stats["n_steps"].mean()), "constants": model.priors.constants,
+    }  # fmt: skip
+
+
+def _number(x: float) -> float | None:
+    return float(x) if np.isfinite(x) else None
+
+
+def _median(x: pd.Series) -> float | None:
+    return _number(float(x.median())) if x.notna().any() else None
+
+
+def _quantiles(x: np.ndarray) -> list[float]:
+    return [float(q) for q in np.quantile(x, [0.05, 0.5, 0.95])]

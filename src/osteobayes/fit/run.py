@@ -1,0 +1,416 @@
+"""Runs: a folder with the inputs verbatim, the draws in blocks with the sampler's state, diagnostics and the result."""
+
+import io
+import json
+import os
+import platform
+import resource
+import time
+import zipfile
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jax.flatten_util import ravel_pytree
+
+from osteobayes.cycle import Catalogue, Grid, Regimen
+from osteobayes.errors import RunError
+from osteobayes.evidence import Evidence
+from osteobayes.fit import start
+from osteobayes.fit.nuts import Sampler, state_arrays, state_from
+from osteobayes.model import Data, Model
+from osteobayes.model.transform import constrain, unconstrain
+from osteobayes.paths import shipped
+from osteobayes.precision import cpu_tag, require_float64
+from osteobayes.priors import PriorSet
+
+FORMAT = 1
+STACK = ("jax", "jaxlib", "numpyro", "numpy", "scipy", "arviz", "xarray", "diffrax", "equinox", "pymc", "pytensor")
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a fit; stored in the manifest.
+
+    ``tune`` is split in two halves: the first with the metric of the Laplace approximation, the second (and sampling) with a
+    metric refreshed from the first half's draws of all chains.
+    """
+
+    chains: int = 4
+    draws: int = 500
+    tune: int = 300
+    seed: int = 0
+    cancers: tuple[str, ...] | None = None
+    starts: int = 6
+    search_iterations: int = 400
+    target: float = 0.8
+    max_tree_depth: int = 8
+    block: int = 25
+    prior_draws: int = 400
+    grid: tuple[float, int, int] = (7.0, 160, 1)
+
+    def __post_init__(self) -> None:
+        for name in ("chains", "draws", "tune", "starts", "block"):
+            if getattr(self, name) < 1:
+                raise RunError(f"setting `{name}` must be at least 1, found {getattr(self, name)}")
+
+    @property
+    def half(self) -> int:
+        """Warm-up iterations of each half, in whole blocks."""
+        return max(1, round(self.tune / 2 / self.block)) * self.block
+
+    @property
+    def sampling(self) -> int:
+        """Draws a chain, in whole blocks."""
+        return max(1, round(self.draws / self.block)) * self.block
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all (temporary name, fsync, rename)."""
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("wb") as f:
+        f.write(content)
+        f.flush()
+        os.fsync(f.fileno())
+    os.replace(temporary, path)
+
+
+def _savez(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write_atomically(path, buffer.getvalue())
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as content:
+        return {k: content[k] for k in content.files}
+
+
+def _zip_inputs(path: Path, data: Path, priors: Path, overlay: Path | None) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for folder, name in ((data, "datasets"), (priors, "priors")):
+            for file in sorted(folder.rglob("*")):
+                if file.is_file() and file.suffix in (".yaml", ".csv", ".json", ".md"):
+                    archive.writestr(zipfile.ZipInfo(f"{name}/{file.relative_to(folder).as_posix()}"), file.read_bytes())
+        if overlay is not None:
+            archive.writestr(zipfile.ZipInfo("overlay.yaml"), overlay.read_bytes())
+    write_atomically(path, buffer.getvalue())
+
+
+@dataclass(frozen=True)
+class Run:
+    """A fit on disk. Opening one rebuilds from its inputs and executes nothing of it."""
+
+    path: Path
+    _memory: dict = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Run":
+        """Open a run folder.
+
+        Raises
+        ------
+        RunError
+            If it is not a run, or not finished.
+        """
+        run = cls(Path(path))
+        if run.manifest["status"] != "finished":
+            raise RunError(f"{run.path}: the run is not finished; continue it with `osteobayes resume {run.path}`")
+        return run
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """Settings, versions, hashes, timings."""
+        file = self.path / "manifest.json"
+        if not file.is_file():
+            raise RunError(f"{self.path}: not a run folder (no manifest.json)")
+        return json.loads(file.read_text())
+
+    @cached_property
+    def diagnostics(self) -> dict[str, Any]:
+        """What `diagnostics.json` says."""
+        return json.loads((self.path / "diagnostics.json").read_text())
+
+    @cached_property
+    def tree(self) -> xr.DataTree:
+        """All groups: posterior, sample_stats, log_likelihood, log_prior, posterior_predictive, prior, ..."""
+        return xr.open_datatree(self.path / "results.nc", engine="h5netcdf").load()
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Settings of the fit."""
+        s = dict(self.manifest["settings"])
+        s["grid"] = tuple(s["grid"])
+        s["cancers"] = tuple(s["cancers"]) if s["cancers"] else None
+        return Settings(**s)
+
+    @cached_property
+    def model(self) -> Model:
+        """The model, rebuilt from the inputs in the folder."""
+        if "model" in self._memory:
+            return self._memory["model"]
+        with TemporaryDirectory() as folder, zipfile.ZipFile(self.path / "inputs.zip") as archive:
+            root = Path(folder)
+            for name in archive.namelist():
+                if name.startswith("/") or ".." in Path(name).parts:
+                    raise RunError(f"{self.path}/inputs.zip: unsafe name `{name}`")
+            archive.extractall(root)
+            overlay = root / "overlay.yaml"
+            return build_model(root / "datasets", root / "priors", overlay if overlay.exists() else None, self.settings)
+
+    @property
+    def blocks(self) -> list[Path]:
+        """Finished blocks in order."""
+        return sorted((self.path / "blocks").glob("*.npz"))
+
+    def __str__(self) -> str:
+        text = f"run {self.path.name}: {self.manifest['status']}"
+        return f"{text}; {self.diagnostics['sentence']}" if self.manifest["status"] == "finished" else text
+
+
+def build_model(data: Path, priors: Path, overlay: Path | None, settings: Settings) -> Model:
+    """Model of a data folder and a prior folder; regimens are checked while reading."""
+    catalogue = Catalogue.load((priors if (priors / "therapies").is_dir() else shipped("priors")) / "therapies")
+
+    def check(text: str) -> None:
+        Regimen.parse(text, catalogue)
+
+    evidence = Evidence.load(data, check)
+    if settings.cancers:
+        evidence = evidence.subset(cancers=settings.cancers)
+    return Model.build(evidence, PriorSet.load(priors, overlay), Grid(*settings.grid), catalogue)
+
+
+def calibrate(
+    data: str | Path | None = None,
+    priors: str | Path | None = None,
+    out: str | Path | None = None,
+    overlay: str | Path | None = None,
+    report: Report = lambda text: None,
+    advance: Callable[[int, int, str], None] = lambda done, total, text: None,
+    **settings: Any,
+) -> Run:
+    """Fit the model to published numbers.
+
+    Parameters
+    ----------
+    data, priors, overlay
+        Folder of datasets, folder of priors (defaults: those that ship), overlay file that changes some priors.
+    out
+        Run folder, created; default ``runs/<time>``.
+    report, advance
+        Called with sentences, and with (iterations done, total, text).
+    **settings
+        Fields of :class:`Settings`.
+
+    Returns
+    -------
+    Run
+        Finished; also when its diagnostics say that it may not be used.
+
+    Raises
+    ------
+    EvidenceError, PriorError, RegimenError
+        Bad input, before anything is written.
+    RunError
+        If ``out`` exists, or no start reached a finite density.
+    """
+    require_float64()
+    begun = time.time()
+    chosen = Settings(**settings)
+    data_folder = Path(data) if data is not None else shipped("datasets")
+    prior_folder = Path(priors) if priors is not None else shipped("priors")
+    overlay_file = Path(overlay) if overlay is not None else None
+    model = build_model(data_folder, prior_folder, overlay_file, chosen)
+    path = Path(out) if out is not None else Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+    if path.exists() and any(path.iterdir()):
+        raise RunError(f"{path}: the folder exists and is not empty; choose another --out, or resume it")
+    report(str(model))
+    (path / "blocks").mkdir(parents=True, exist_ok=True)
+    _zip_inputs(path / "inputs.zip", data_folder, prior_folder, overlay_file)
+    versions = {p: metadata.version(p) for p in STACK}
+    manifest = {
+        "format": FORMAT, "status": "running", "settings": asdict(chosen), "fingerprint": model.fingerprint(),
+        "versions": versions | {"osteobayes": metadata.version("osteobayes"), "python": platform.python_version()},
+        "device": {"backend": jax.default_backend(), "kind": jax.devices()[0].device_kind, "cpu": cpu_tag()},
+        "assumed": list(model.packed.assumed), "prior_only": list(model.prior_only), "timings": {"begun": begun},
+    }  # fmt: skip
+    _write_json(path / "manifest.json", manifest)
+    run = Run(path, {"model": model})
+    return _continue(run, report, advance)
+
+
+def resume(path: str | Path, report: Report = lambda text: None, advance: Callable[[int, int, str], None] = lambda d, t, x: None) -> Run:
+    """Continue an interrupted run; the draws are those of an uninterrupted one (same machine type and settings).
+
+    Raises
+    ------
+    RunError
+        If the run is finished, was made on another kind of device, or its inputs changed.
+    """
+    run = Run(Path(path))
+    if run.manifest["status"] == "finished":
+        raise RunError(f"{run.path}: the run is finished; there is nothing to resume")
+    was, now = run.manifest["device"], {"backend": jax.default_backend(), "cpu": cpu_tag()}
+    for key, value in now.items():
+        if was[key] != value:
+            raise RunError(f"{run.path}: made with {key} {was[key]}, this machine has {value}; draws would differ, so resume it there")
+    if run.model.fingerprint() != run.manifest["fingerprint"]:
+        raise RunError(f"{run.path}: inputs.zip does not match the manifest; the folder was changed")
+    return _continue(run, report, advance)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    write_atomically(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+
+
+def _workers(settings: Settings) -> int:
+    return max(1, min(settings.chains, os.cpu_count() or 1))
+
+
+def _continue(run: Run, report: Report, advance: Callable[[int, int, str], None]) -> Run:
+    begun = time.time()
+    settings, model = run.settings, run.model
+    run._memory["model"] = model
+    data = model.sampling_data
+    sampler = Sampler(model, settings.half, settings.target, settings.max_tree_depth, settings.block)
+    report(f"compiling (about a minute on two cores): {sum(int(np.prod(s.shape)) for s in model.sampled.values())} sampled scalars")
+    sampler.compile(data)
+    timings = dict(run.manifest["timings"])
+    timings["compile_s"] = timings.get("compile_s", 0.0) + time.time() - begun
+    start_file = run.path / "start.npz"
+    if not start_file.exists():
+        tick = time.time()
+        report("searching for optima")
+        _savez(start_file, _search(sampler, data, settings, report))
+        timings["search_s"] = time.time() - tick
+    begin = _load(start_file)
+    tick = time.time()
+    _sample(run, sampler, data, begin, settings, report, advance)
+    timings["sampling_s"] = timings.get("sampling_s", 0.0) + time.time() - tick
+    timings["wall_s"] = timings.get("wall_s", 0.0) + time.time() - begun
+    report("summarising the draws")
+    from osteobayes.fit import result
+
+    result.finish(run, sampler, begin, timings)
+    manifest = run.manifest | {"status": "finished", "timings": timings}
+    _write_json(run.path / "manifest.json", manifest)
+    for name in ("manifest", "diagnostics"):
+        run.__dict__.pop(name, None)
+    return run
+
+
+def held_sites(model: Model) -> list[str]:
+    """Standard deviations of study effects and the like: held at a typical value during the search for optima."""
+    sds = {p.between_sd for p in model.priors.parameters.values() if p.between_sd}
+    return [n for n in model.sampled if n in sds]
+
+
+def _search(sampler: Sampler, data: Data, settings: Settings, report: Report) -> dict[str, np.ndarray]:
+    model = sampler.model
+    held = held_sites(model)
+    free_tree = {n: jnp.full(s.shape, float(n not in held)) for n, s in model.sampled.items()}
+    free = np.asarray(ravel_pytree(free_tree)[0]) > 0
+    typical = {n: jnp.log(0.67 * data["hyper"][n]["scale"]) for n in held}
+
+    def potential(z: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = sampler.value_and_grad(jnp.asarray(z), data)
+        return float(value), np.asarray(gradient)
+
+    starts = []
+    for i in range(settings.starts):
+        draw = model.draw_prior(jax.random.key(settings.seed * 1000 + 17 + i), data)
+        z = unconstrain(model.sampled, {n: draw[n] for n in model.sampled})
+        starts.append(np.asarray(ravel_pytree({n: typical.get(n, 0.7 * x) for n, x in z.items()})[0]))
+    optima = start.search(potential, starts, free, _workers(settings), settings.search_iterations, report)
+    z0, modes = start.chain_starts(optima, settings.chains, settings.seed, 0.5)
+    report(f"{len(optima)} mode(s), Laplace weights {np.round(start.weights(optima), 3).tolist()}")
+    return {
+        "starts": z0, "mode_of_chain": modes, "optima": np.stack([o.z for o in optima]),
+        "log_density": np.array([o.log_density for o in optima]), "log_weight": np.array([o.log_weight for o in optima]),
+        "found": np.array([o.found for o in optima]), "covariance": np.stack([o.covariance for o in optima]),
+    }  # fmt: skip
+
+
+def refreshed_metric(draws: np.ndarray, prior_guess: np.ndarray) -> np.ndarray:
+    """Metric from the first half of warm-up: pooled covariance shrunk towards the Laplace covariance.
+
+    Parameters
+    ----------
+    draws
+        Unconstrained draws [chain, iteration, parameter].
+    prior_guess
+        Covariance that the first half used.
+    """
+    n = draws.shape[0] * draws.shape[1]
+    centred = (draws - draws.mean(axis=(0, 1), keepdims=True)).reshape(n, -1)
+    d = centred.shape[1]
+    weight = n / (n + 5.0 * d)
+    return weight * (centred.T @ centred / max(n - 1, 1)) + (1.0 - weight) * prior_guess
+
+
+def _sample(run: Run, sampler: Sampler, data: Data, begin: dict, settings: Settings, report: Report, advance) -> None:
+    half, block = settings.half, settings.block
+    phases = [0] * (half // block) + [1] * (half // block) + [2] * (settings.sampling // block)
+    done = [int(p.stem) for p in run.blocks]
+    if done != list(range(len(done))):
+        raise RunError(f"{run.path}/blocks: a block is missing; delete those after the gap and resume")
+    keys = [jax.random.PRNGKey(settings.seed * 7919 + 31 * c + 1) for c in range(settings.chains)]
+    metric = [begin["covariance"][m] for m in begin["mode_of_chain"]]
+    states: list = []
+    if done:
+        last = _load(run.blocks[-1])
+        like = jax.eval_shape(lambda: sampler._plain_state(begin["starts"][0], data))
+        states = [state_from({k.removeprefix(f"chain{c}_"): v for k, v in last.items() if k.startswith(f"chain{c}_")}, like) for c in range(settings.chains)]
+    total = len(phases) * block
+    with ThreadPoolExecutor(_workers(settings)) as pool:
+        for i, phase in enumerate(phases):
+            if i < len(done):
+                continue
+            if i == 0:
+                states = [sampler.first_state(begin["starts"][c], data, metric[c], keys[c]) for c in range(settings.chains)]
+            elif phase == 1 and phases[i - 1] == 0:
+                # the second three quarters of the first half: the start of the chain is not the posterior
+                first = np.concatenate([_load(p)["draws"] for p in run.blocks], axis=1)
+                new = refreshed_metric(first[:, first.shape[1] // 4 :], begin["covariance"][0])
+                states = [
+                    sampler.first_state(np.asarray(ravel_pytree(s.z)[0]), data, new, jax.random.fold_in(keys[c], 1))
+                    for c, s in enumerate(states)
+                ]
+            results = list(pool.map(lambda s: sampler.run_block(s, data), states))
+            states = [r[0] for r in results]
+            stats = {k: np.stack([r[2][k] for r in results]) for k in results[0][2]}
+            arrays = {"draws": np.stack([r[1] for r in results]), "phase": np.array(phase)}
+            arrays |= {f"stat_{k}": v for k, v in stats.items()}
+            for c, s in enumerate(states):
+                arrays |= {f"chain{c}_{k}": v for k, v in state_arrays(s).items()}
+            _savez(run.path / "blocks" / f"{i:04d}.npz", arrays)
+            text = ("warm-up 1/2", "warm-up 2/2", "sampling")[phase]
+            advance((i + 1) * block, total, f"{text}: {stats['n_steps'].mean():.0f} leapfrogs, acceptance {stats['acceptance_rate'].mean():.2f}, {int(stats['diverging'].sum())} divergent")
+
+
+def peak_memory_gib() -> float:
+    """Peak resident memory of this process."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024**3 if platform.system() == "Darwin" else 1024**2)
+
+
+def draws_of(run: Run) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Unconstrained draws [chain, draw, parameter] and statistics of the sampling phase."""
+    kept = [b for b in (_load(p) for p in run.blocks) if int(b["phase"]) == 2]
+    stats = {k.removeprefix("stat_"): np.concatenate([b[k] for b in kept], axis=1) for k in kept[0] if k.startswith("stat_")}
+    return np.concatenate([b["draws"] for b in kept], axis=1), stats
+
+
+__all__ = ["Run", "Settings", "build_model", "calibrate", "constrain", "draws_of", "resume"]

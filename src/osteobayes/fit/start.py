@@ -1,0 +1,152 @@
+"""Where chains start: a multi-start search for optima, their Laplace weights, and the metric that sampling uses."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.optimize
+
+from osteobayes.errors import RunError
+
+HELD_VARIANCE = 0.5
+"""Metric of coordinates that the search holds (log standard deviations)."""
+SAME_MODE = 2.0
+"""Optima whose root-mean-square Mahalanobis distance is below this are one mode."""
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """A local optimum in unconstrained space.
+
+    Attributes
+    ----------
+    z
+        Location.
+    log_density
+        Joint log density there (with the Jacobian of the unconstrained space).
+    covariance
+        Inverse of the negative Hessian, made positive definite.
+    log_weight
+        Laplace approximation of the log mass of its mode.
+    found
+        How many starts ended here.
+    """
+
+    z: np.ndarray
+    log_density: float
+    covariance: np.ndarray
+    log_weight: float
+    found: int
+
+
+ValueAndGrad = Callable[[np.ndarray], tuple[float, np.ndarray]]
+
+
+def minimise(potential: ValueAndGrad, z: np.ndarray, free: np.ndarray, iterations: int) -> tuple[np.ndarray, float]:
+    """Local minimum over the free coordinates; a point that cannot be solved gets a finite penalty."""
+    best = {"x": z, "f": np.inf}
+
+    def penalised(part: np.ndarray) -> tuple[float, np.ndarray]:
+        x = z.copy()
+        x[free] = part
+        value, gradient = potential(x)
+        if not (np.isfinite(value) and np.isfinite(gradient).all()):
+            return 1e10, np.zeros_like(part)
+        if value < best["f"]:
+            best["x"], best["f"] = x.copy(), float(value)
+        return float(value), np.asarray(gradient)[free]
+
+    scipy.optimize.minimize(penalised, z[free], jac=True, method="L-BFGS-B", options={"maxiter": iterations, "maxcor": 30, "maxfun": 2 * iterations})
+    return best["x"], best["f"]
+
+
+def hessian(potential: ValueAndGrad, z: np.ndarray, free: np.ndarray, workers: int, step: float = 1e-4) -> np.ndarray:
+    """Hessian of the potential over the free coordinates by central differences of its gradient, symmetrised."""
+
+    def column(i: int) -> np.ndarray:
+        e = np.zeros_like(z)
+        e[i] = step
+        return (potential(z + e)[1] - potential(z - e)[1])[free] / (2 * step)
+
+    with ThreadPoolExecutor(workers) as pool:
+        H = np.stack(list(pool.map(column, np.flatnonzero(free))))
+    return 0.5 * (H + H.T)
+
+
+def laplace(
+    potential: ValueAndGrad, z: np.ndarray, free: np.ndarray, workers: int
+) -> tuple[np.ndarray, float]:
+    """Covariance at an optimum over the free coordinates and its log determinant; held ones get :data:`HELD_VARIANCE`.
+
+    Curvatures below 0.1 (flat or saddle directions) are raised to it.
+    """
+    H = hessian(potential, z, free, workers)
+    values, vectors = np.linalg.eigh(H)
+    values = np.maximum(values, 0.1)
+    covariance = np.diag(np.where(free, 0.0, HELD_VARIANCE))
+    covariance[np.ix_(free, free)] = (vectors / values) @ vectors.T
+    return covariance, float(-np.log(values).sum())
+
+
+def search(
+    potential: ValueAndGrad,
+    starts: list[np.ndarray],
+    free: np.ndarray,
+    workers: int,
+    iterations: int = 400,
+    progress: Callable[[str], None] = lambda text: None,
+) -> list[Optimum]:
+    """Multi-start search: distinct optima, best Laplace weight first.
+
+    ``free`` marks the coordinates that move. Standard deviations of centred effects are held at a typical value: the joint
+    density has no maximum where they vanish together with their effects.
+
+    Raises
+    ------
+    RunError
+        If no start reached a finite density.
+    """
+    with ThreadPoolExecutor(workers) as pool:
+        ends = list(pool.map(lambda z: minimise(potential, z, free, iterations), starts))
+    ends = sorted((e for e in ends if np.isfinite(e[1])), key=lambda e: e[1])
+    if not ends:
+        raise RunError("no start of the optimisation reached a finite density; look at the prior predictive (a prior far from the data?)")
+    progress(f"{len(starts)} starts ended at log density {', '.join(f'{-f:.1f}' for _, f in ends)}")
+    optima: list[Optimum] = []
+    for z, f in ends:
+        if -f < -ends[0][1] - 20.0:
+            continue  # over e^20 less dense than the best: no mass
+        for i, known in enumerate(optima):
+            d = z - known.z
+            if np.sqrt(d @ np.linalg.solve(known.covariance, d) / free.sum()) < SAME_MODE:
+                optima[i] = Optimum(known.z, known.log_density, known.covariance, known.log_weight, known.found + 1)
+                break
+        else:
+            covariance, log_det = laplace(potential, z, free, workers)
+            optima.append(Optimum(z, -f, covariance, -f + 0.5 * log_det + 0.5 * free.sum() * np.log(2 * np.pi), 1))
+    return sorted(optima, key=lambda o: -o.log_weight)
+
+
+def weights(optima: list[Optimum]) -> np.ndarray:
+    """Laplace weights of the modes, summing to one."""
+    w = np.array([o.log_weight for o in optima])
+    w = np.exp(w - w.max())
+    return w / w.sum()
+
+
+def chain_starts(optima: list[Optimum], chains: int, seed: int, spread: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Start of each chain: optima in turn (those with a Laplace weight above 1e-4), displaced by a Laplace draw.
+
+    Returns
+    -------
+    starts [chain, parameter], mode of each chain
+    """
+    rng = np.random.default_rng(seed)
+    usable = [i for i, w in enumerate(weights(optima)) if w > 1e-4]
+    modes = np.array([usable[i % len(usable)] for i in range(chains)])
+    out = []
+    for mode in modes:
+        o = optima[mode]
+        out.append(o.z + spread * np.linalg.cholesky(o.covariance) @ rng.standard_normal(len(o.z)))
+    return np.stack(out), modes

@@ -1,0 +1,351 @@
+"""Posterior predictions of regimens: event probabilities, contrasts, and how much of each is data.
+
+Predictions are *population-mean* predictions for a named reference population (a study's patients, by its study effects) and
+state a dropout-free estimand: "P(SRE by 24 months)" is cumulative incidence with death competing and no dropout.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from osteobayes import solve
+from osteobayes.cycle import CYCLE_PARAMETERS, Cell, Regimen, pack
+from osteobayes.errors import OsteobayesError, RunError
+from osteobayes.fit import Run
+from osteobayes.fit.result import map_draws
+from osteobayes.model import Model
+from osteobayes.model.likelihood import effect_vectors
+from osteobayes.observe import cumulative, interpolation, median, mixed_death, mixed_hazard, observable, quadrature, rate
+from osteobayes.observe.hazards import ascertainment, cell_hazards, sre_level
+from osteobayes.schema import CANCERS, COMPONENTS, DETECTIONS, Study, did_you_mean
+
+ESTIMANDS = {
+    "p_sre": "P(at least one SRE by the horizon), death competing",
+    "median_sre": "median time to first SRE, months (Kaplan-Meier)",
+    "mean_sre": "mean SREs per patient by the horizon",
+    "survival": "P(alive at the horizon)",
+    "marker_change": "resorption marker change at week 13, per cent",
+}
+GRADES = ("prior-only", "partly", "trial-calibrated")
+MARKER_YEARS = 13 * 7 / 365.25
+POPULATIONS = {"breast": "stopeck2010_136", "prostate": "saad2002_p039", "lung": "henry2011_244"}
+"""Reference populations of the default table."""
+DEFAULT_REGIMENS = (
+    "placebo",
+    "zoledronic acid",
+    "denosumab",
+    "denosumab + galunisertib",
+    "zoledronic acid + fresolimumab",
+)
+EXTRA_REGIMEN = {"breast": "pamidronate", "prostate": "radium-223 + denosumab", "lung": "denosumab + pembrolizumab"}
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One cell in one reference population."""
+
+    cell: Cell
+    population: str
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Predictions of several regimens against one comparator.
+
+    Attributes
+    ----------
+    table
+        One row a regimen: each estimand with its 90 % interval, the risk difference and log risk ratio against the
+        comparator, the grade of that contrast and its contraction.
+    draws
+        Draws of every estimand (dims group, draw, regimen) with ``group`` posterior or prior.
+    cancer, population, versus, horizon_months
+        What the numbers are about.
+    """
+
+    table: pd.DataFrame
+    draws: xr.Dataset
+    curves: xr.DataArray
+    cancer: str
+    population: str
+    versus: str
+    horizon_months: float
+
+    def __str__(self) -> str:
+        lines = [f"{self.cancer}, population {self.population}, {self.horizon_months:g} months, against {self.versus}:"]
+        for row in self.table.itertuples():
+            lines.append(
+                f"  {row.regimen}: P(SRE) {row.p_sre:.2f} [{row.p_sre_low:.2f}, {row.p_sre_high:.2f}], "
+                f"risk difference {row.risk_difference:+.3f} [{row.risk_difference_low:+.3f}, {row.risk_difference_high:+.3f}] ({row.grade})"
+            )
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return self.table.to_html(float_format="%.3f", index=False)
+
+
+def population_arrays(model: Model, population: str, cancer: str) -> dict[str, np.ndarray]:
+    """Event definition and effect indices of a reference population.
+
+    Raises
+    ------
+    OsteobayesError
+        If no fitted study has that name, or it holds no patients of the cancer.
+    """
+    studies = model.evidence.studies
+    if population not in studies:
+        raise OsteobayesError(f"no study is called {population!r}; {did_you_mean(population, studies)}")
+    study: Study = studies[population]
+    cancers = {c for a in study.arms for c, _, _ in study.members(a.id)}
+    if cancer not in cancers:
+        raise OsteobayesError(f"population {population!r} has no {cancer} patients; it has {', '.join(sorted(map(str, cancers)))}")
+    event = study.events.get("SRE") or next(iter(study.events.values()), None)
+    if event is None:
+        raise OsteobayesError(f"population {population!r} defines no skeletal event; choose a study with SRE outcomes")
+    counted, detection = np.zeros(len(COMPONENTS)), np.zeros(len(DETECTIONS))
+    counted[[COMPONENTS.index(c) for c in event.components]] = 1.0
+    detection[DETECTIONS.index(event.detection)] = 1.0
+
+    def index(dims: Sequence[str], registry: str) -> int:
+        levels = [level for d in dims for level in model.coords[d]]
+        if population in levels:
+            return levels.index(population) + 1
+        name = f"{population} {registry}"
+        if name in model.coords["study_registry"]:
+            return len(levels) + model.coords["study_registry"].index(name) + 1
+        raise OsteobayesError(f"population {population!r} was not fitted in this run; choose one of {', '.join(model.coords['study_sre'])}")
+
+    return {
+        "counted": counted, "detection": detection, "sre": np.array(index(["study_sre"], "SRE"), dtype=np.int32),
+        "death": np.array(index(["study_os", "study_os_unseen"], "OS"), dtype=np.int32),
+    }  # fmt: skip
+
+
+def _draws(run: Run, group: str, limit: int | None) -> dict[str, np.ndarray]:
+    """Parameters of the stored draws, flattened [draw, ...]; thinned evenly to ``limit``."""
+    dataset = run.tree[group].to_dataset()
+    names = [n for n in dataset.data_vars if n in run.model.priors.parameters]
+    flat = {n: dataset[n].to_numpy().reshape(-1, *dataset[n].shape[2:]) for n in names}
+    n = len(next(iter(flat.values())))
+    keep = np.arange(n) if limit is None or n <= limit else np.linspace(0, n - 1, limit).astype(int)
+    return {k: v[keep] for k, v in flat.items()}
+
+
+def _constants(model: Model) -> dict[str, Any]:
+    return {n: model.data["hyper"][n]["value"] for n, p in model.priors.parameters.items() if not p.sampled}
+
+
+def simulate(run: Run, scenarios: Sequence[Scenario], horizon_months: float, group: str, limit: int | None = 400) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Estimands [draw, scenario] and cumulative incidence curves [draw, scenario, time] for stored draws of a group."""
+    model, grid = run.model, run.model.grid
+    t = grid.years
+    cells = list(dict.fromkeys(s.cell for s in scenarios))
+    arrays = pack(cells, model.catalogue, grid)
+    design = jnp.asarray(model.discrepancy_design(cells))
+    pops = [population_arrays(model, s.population, s.cell.cancer) for s in scenarios]
+    pop = {k: jnp.asarray(np.stack([p[k] for p in pops])) for k in pops[0]}
+    which = jnp.asarray([cells.index(s.cell) for s in scenarios])
+    years = horizon_months / 12.0
+    q, p_end, p13 = (jnp.asarray(x) for x in (quadrature(t, years), interpolation(t, years), interpolation(t, MARKER_YEARS)))
+    tj = jnp.asarray(t)
+    constants = _constants(model)
+
+    def one(values: Mapping[str, Any]):
+        v = {**constants, **values}
+        cycle = {k: v[k] for k in (*CYCLE_PARAMETERS, *model.potencies[1:])}
+        path = solve.trajectories(cycle, model.potencies, arrays, grid)
+        log_discrepancy = design @ jnp.stack([v[f"discrepancy_{c}"] for c in model.classes])
+        hazards = cell_hazards(path, v, arrays.cancer, log_discrepancy, tj)
+        effects = effect_vectors(v)
+        level = sre_level(v["sre_baseline"][arrays.cancer[which]] + effects["sre"][pop["sre"]], v)
+        factor = pop["counted"] * ascertainment(pop["detection"], v) * level[:, None]
+        sre = (hazards.sre[which] * factor[..., None]).sum(axis=1)
+        death = hazards.death[which] * jnp.exp(effects["death"][pop["death"]])[:, None]
+
+        def scenario(h, d):
+            obs = observable(h[None, None], d[None], v["frailty"], tj)
+            flow = obs.hazard[0, 0] * obs.at_risk[0]
+            ones = jnp.ones(1)
+            km, _ = mixed_hazard(obs, ones)
+            full = jnp.ones_like(tj)
+            mid, reached = median.expected(km[0], tj)
+            alive = mixed_death(d[None], jnp.exp(-cumulative(d, tj))[None], ones)[1]
+            count = rate.mean_count(h[None, None], d[None], v["frailty"], ones, full, q, tj)
+            return flow @ q, jnp.where(reached, 12.0 * mid, jnp.inf), count, alive @ p_end, cumulative(flow, tj)
+
+        p_sre, mid, count, alive, curve = jax.vmap(scenario)(sre, death)
+        share = v["marker_lesion_share"]
+        lesion = (path.flux.T @ p13) / path.flux[0]
+        skeleton = (path.skeleton_flux.T @ p13) / path.skeleton_flux[0]
+        marker = 100.0 * (share * lesion + (1.0 - share) * skeleton - 1.0)
+        out = {"p_sre": p_sre, "median_sre": mid, "mean_sre": count, "survival": alive, "marker_change": marker[which]}
+        return out, curve
+
+    draws = _draws(run, group, limit)
+    n = len(next(iter(draws.values())))
+    return map_draws(one, draws, n, 2)
+
+
+def evidence_for(model: Model, agent_class: str, kind: str = "SRE") -> dict[str, list[str]]:
+    """Fitted studies of an agent class: randomised with that endpoint kind, and others."""
+    table = model.packed.table
+    has = table[[agent_class in c for c in table["classes"]]]
+    randomised = []
+    for study, rows in has[(has["kind"] == kind) & (has["design"] == "randomised")].groupby("study"):
+        arms = table[(table["study"] == study) & (table["kind"] == kind)]
+        if len(set(arms["classes"])) > 1 or rows["arm"].nunique() > 1 or (rows["versus"] != "").any():
+            randomised.append(str(study))
+    return {"randomised": randomised, "other": sorted(set(has["study"]) - set(randomised))}
+
+
+def _grade(model: Model, agent: str, contraction: float) -> str:
+    found = evidence_for(model, model.catalogue.agents[agent].agent_class)
+    if found["randomised"]:
+        return "trial-calibrated" if contraction >= 0.5 else "partly"
+    return "partly" if contraction >= 0.2 else "prior-only"
+
+
+def _randomised_together(model: Model, agents: set[str]) -> bool:
+    for study in model.evidence.studies.values():
+        if study.design != "randomised":
+            continue
+        for arm in study.arms:
+            for _, regimen, _ in study.members(arm.id):
+                if regimen and agents <= set(Regimen.parse(regimen, model.catalogue).agents):
+                    return True
+    return False
+
+
+def _width(x: np.ndarray) -> float:
+    low, high = np.nanquantile(x, [0.05, 0.95])
+    return float(high - low)
+
+
+def predict(
+    run: Run,
+    regimens: Sequence[str | Regimen] | str,
+    cancer: str,
+    population: str,
+    versus: str | Regimen = "zoledronic acid",
+    horizon_months: float = 24.0,
+    draws: int | None = 400,
+    anyway: bool = False,
+) -> Prediction:
+    """Predict regimens in a cancer and a named reference population, each against a comparator.
+
+    Parameters
+    ----------
+    run
+        A finished run.
+    regimens
+        Regimens as text (or one).
+    cancer
+        One of :data:`osteobayes.schema.CANCERS`.
+    population
+        Study id whose patients are the reference population.
+    versus
+        Comparator.
+    horizon_months
+        Horizon of probabilities and counts.
+    draws
+        Draws used (thinned evenly), or None for all.
+    anyway
+        Predict from a run that its diagnostics call unusable.
+
+    Returns
+    -------
+    Prediction
+
+    Raises
+    ------
+    RunError
+        If the run may not be used (unless ``anyway``) or the horizon is beyond the model's grid.
+    RegimenError, OsteobayesError
+        Unknown agent, cancer or population.
+    """
+    model = run.model
+    if not run.diagnostics["usable"] and not anyway:
+        raise RunError(f"{run.path}: {run.diagnostics['sentence']} Predict from it with `--anyway` (anyway=True)")
+    if cancer not in CANCERS:
+        raise OsteobayesError(f"no cancer is called {cancer!r}; {did_you_mean(cancer, CANCERS)}")
+    last = float(model.grid.years[-1]) * 12
+    if not 0 < horizon_months <= last:
+        raise RunError(f"the horizon must lie between 0 and {last:.0f} months, found {horizon_months:g}")
+    asked = [Regimen.parse(r, model.catalogue) for r in ([regimens] if isinstance(regimens, str | Regimen) else regimens)]
+    base = Regimen.parse(versus, model.catalogue)
+    pretreatment = model.evidence.studies[population].population.pretreatment if population in model.evidence.studies else "none"
+    variants = {r: {a: r.without(a) for a in r.agents if a not in base.agents} for r in asked}
+    needed = list(dict.fromkeys([base, *asked, *(w for v in variants.values() for w in v.values())]))
+    scenarios = [Scenario(Cell(cancer, r, pretreatment), population) for r in needed]
+    sets, curves = {}, {}
+    for group in ("posterior", "prior"):
+        sets[group], curves[group] = simulate(run, scenarios, horizon_months, group, draws)
+    at = {r: i for i, r in enumerate(needed)}
+
+    def log_ratio(group: str, a: Regimen, b: Regimen) -> np.ndarray:
+        p = sets[group]["p_sre"]
+        return np.log(p[:, at[a]]) - np.log(p[:, at[b]])
+
+    rows = []
+    for r in asked:
+        row: dict[str, Any] = {"regimen": str(r)}
+        for name in ESTIMANDS:
+            x = sets["posterior"][name][:, at[r]]
+            row[name], row[f"{name}_low"], row[f"{name}_high"] = np.quantile(x, [0.5, 0.05, 0.95], method="nearest")
+        difference = sets["posterior"]["p_sre"][:, at[r]] - sets["posterior"]["p_sre"][:, at[base]]
+        row["risk_difference"], row["risk_difference_low"], row["risk_difference_high"] = np.quantile(difference, [0.5, 0.05, 0.95])
+        ratio = np.exp(log_ratio("posterior", r, base))
+        row["risk_ratio"], row["risk_ratio_low"], row["risk_ratio_high"] = np.quantile(ratio, [0.5, 0.05, 0.95])
+        grades, contractions = [], []
+        changed = [(a, r, without) for a, without in variants[r].items()]
+        changed += [(a, base, base.without(a)) for a in base.agents if a not in r.agents and base.without(a) in at]
+        for agent, with_it, without in changed:
+            wide = _width(log_ratio("prior", with_it, without))
+            c = 1.0 - _width(log_ratio("posterior", with_it, without)) / wide if wide > 0 else 0.0
+            contractions.append(c)
+            grades.append(_grade(model, agent, c))
+        new = set(variants[r])
+        if r == base:
+            grade = "comparator"
+        else:
+            level = min((GRADES.index(g) for g in grades), default=GRADES.index("partly"))
+            if len(r.agents) > 1 and new and not _randomised_together(model, set(r.agents)):
+                level = min(level, GRADES.index("partly"))
+            grade = GRADES[level]
+        row["grade"] = grade
+        row["contraction"] = min(contractions, default=np.nan)
+        wide = _width(log_ratio("prior", r, base))
+        row["width_of_prior"] = _width(log_ratio("posterior", r, base)) / wide if wide > 0 else np.nan
+        rows.append(row)
+    names = [str(r) for r in needed]
+    data = xr.Dataset(
+        {
+            f"{name}_{group}": ((f"draw_{group}", "regimen"), sets[group][name])
+            for group in sets
+            for name in ESTIMANDS
+        },
+        coords={"regimen": names},
+    )
+    shown = xr.DataArray(
+        curves["posterior"][:, [at[r] for r in asked]], dims=("draw", "regimen", "months"),
+        coords={"regimen": [str(r) for r in asked], "months": 12.0 * model.grid.years},
+    )  # fmt: skip
+    return Prediction(pd.DataFrame(rows), data, shown, cancer, population, str(base), horizon_months)
+
+
+def default_predictions(run: Run, cancers: Sequence[str] | None = None, horizon_months: float = 24.0, anyway: bool = True) -> list[Prediction]:
+    """Six regimens in each cancer that the run fitted, against zoledronic acid."""
+    out = []
+    for cancer in cancers or POPULATIONS:
+        population = POPULATIONS.get(cancer, "")
+        if population not in run.model.coords["study_sre"]:
+            continue
+        regimens = [*DEFAULT_REGIMENS, EXTRA_REGIMEN[cancer]]
+        out.append(predict(run, regimens, cancer, population, "zoledronic acid", horizon_months, anyway=anyway))
+    return out

@@ -1,0 +1,133 @@
+"""Blocks, compile counts, resume, atomic writes: on the breast studies with a coarse grid."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from osteobayes.errors import RunError
+from osteobayes.fit import Run, Settings, calibrate, resume
+from osteobayes.fit.start import chain_starts, search, weights
+
+TINY = {
+    "cancers": ("breast",), "grid": (14.0, 80, 1), "chains": 2, "draws": 20, "tune": 20, "block": 10, "starts": 1,
+    "search_iterations": 25, "prior_draws": 20, "max_tree_depth": 4,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return calibrate(out=tmp_path_factory.mktemp("runs") / "whole", **TINY)
+
+
+def test_a_run_holds_every_group_and_key(finished):
+    run = Run.load(finished.path)
+    groups = {"posterior", "sample_stats", "log_likelihood", "log_prior", "posterior_predictive", "prior", "prior_predictive", "observed_data"}
+    assert groups <= set(run.tree.children)
+    assert run.tree["posterior"]["resorption_elasticity"].shape == (2, 20)
+    assert run.tree["posterior"]["sre_baseline"].dims == ("chain", "draw", "cancer")
+    keys = {"max_rhat", "min_ess_bulk", "min_ess_tail", "divergences", "solver_failures", "coverage_90", "sharpness", "wall_s", "peak_memory_gib", "usable", "sentence"}
+    assert keys <= set(json.loads((run.path / "diagnostics.json").read_text()))
+    assert (run.path / "inputs.zip").is_file()
+    assert not list(run.path.rglob("*.part"))
+
+
+def test_a_run_this_short_may_not_be_used(finished):
+    assert finished.diagnostics["usable"] is False
+    assert "may not be used" in finished.diagnostics["sentence"]
+
+
+def test_the_model_is_rebuilt_from_the_inputs(finished):
+    assert Run(finished.path).model.fingerprint() == finished.manifest["fingerprint"]
+
+
+def test_resume_continues_bit_identically_and_only_the_first_block_compiles(finished, tmp_path):
+    class Stop(Exception):
+        pass
+
+    def stop_after(n):
+        def advance(done, total, text):
+            if done >= n * TINY["block"]:
+                raise Stop
+
+        return advance
+
+    out = tmp_path / "interrupted"
+    with pytest.raises(Stop):
+        calibrate(out=out, advance=stop_after(3), **TINY)
+    assert len(Run(out).blocks) == 3
+    with pytest.raises(RunError, match="not finished"):
+        Run.load(out)
+    compiled: list[float] = []
+    marks: list[int] = []
+
+    def listen(event, seconds, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    again = resume(out, advance=lambda done, total, text: marks.append(len(compiled)))
+    assert len(marks) >= 1
+    assert len(set(marks)) == 1, "a block after the first compiled something"
+    whole, parts = (np.concatenate([np.load(p)["draws"] for p in r.blocks], axis=1) for r in (finished, again))
+    np.testing.assert_array_equal(whole, parts)
+
+
+def test_a_finished_run_is_not_resumed_and_a_full_folder_not_overwritten(finished):
+    with pytest.raises(RunError, match="finished"):
+        resume(finished.path)
+    with pytest.raises(RunError, match="not empty"):
+        calibrate(out=finished.path, **TINY)
+
+
+def test_predictions_carry_interval_population_and_grade(finished):
+    from osteobayes.predict import predict
+
+    with pytest.raises(RunError, match="anyway"):
+        predict(finished, "denosumab", "breast", "stopeck2010_136")
+    p = predict(finished, ["placebo", "denosumab", "denosumab + galunisertib"], "breast", "stopeck2010_136", anyway=True, draws=20)
+    rows = p.table.set_index("regimen")
+    assert set(rows["grade"]) <= {"prior-only", "partly", "trial-calibrated", "comparator"}
+    assert (rows["p_sre_low"] <= rows["p_sre"]).all() and (rows["p_sre"] <= rows["p_sre_high"]).all()
+    assert rows["p_sre"].between(0, 1).all()
+    combination = next(r for r in rows.index if "galunisertib" in r)
+    assert rows.loc[combination, "grade"] != "trial-calibrated"
+    assert p.population == "stopeck2010_136"
+
+
+def test_predict_refuses_what_it_cannot_know(finished):
+    from osteobayes.errors import OsteobayesError, RegimenError
+    from osteobayes.predict import predict
+
+    with pytest.raises(OsteobayesError, match="no study"):
+        predict(finished, "denosumab", "breast", "nobody", anyway=True)
+    with pytest.raises(OsteobayesError, match="prostate"):
+        predict(finished, "denosumab", "prostate", "stopeck2010_136", anyway=True)
+    with pytest.raises(RegimenError):
+        predict(finished, "denosumabb 120 mg q4w", "breast", "stopeck2010_136", anyway=True)
+    with pytest.raises(RunError, match="horizon"):
+        predict(finished, "denosumab", "breast", "stopeck2010_136", horizon_months=600, anyway=True)
+
+
+def test_settings_are_checked():
+    with pytest.raises(RunError, match="chains"):
+        Settings(chains=0)
+
+
+def test_search_finds_both_modes_of_a_mixture_and_their_weights():
+    """Two Gaussian wells of different depth: both found, weights as their masses."""
+
+    def potential(z):
+        a, b = 0.5 * ((z - 3) ** 2).sum(), 0.5 * ((z + 3) ** 2).sum() + 1.0
+        m = min(a, b)
+        pa, pb = np.exp(m - a), np.exp(m - b)
+        value = m - np.log(pa + pb)
+        return value, (pa * (z - 3) + pb * (z + 3)) / (pa + pb)
+
+    starts = [np.full(2, s) for s in (-4.0, -2.0, 2.0, 4.0)]
+    optima = search(potential, starts, np.ones(2, bool), workers=1)
+    assert len(optima) == 2
+    np.testing.assert_allclose(weights(optima), [1 / (1 + np.exp(-1)), np.exp(-1) / (1 + np.exp(-1))], atol=0.01)
+    z, modes = chain_starts(optima, 4, seed=0)
+    assert set(modes) == {0, 1} and z.shape == (4, 2)

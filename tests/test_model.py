@@ -1,0 +1,119 @@
+"""The joint density and its NumPyro emission, on the breast studies with a coarse grid (session-scoped)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+from numpyro.infer.util import potential_energy
+
+from osteobayes.errors import OsteobayesError
+from osteobayes.model.emit import numpyro_model
+from osteobayes.model.transform import constrain, unconstrain
+from osteobayes.priors import PriorSet
+
+
+@pytest.fixture(scope="module")
+def draws(tiny_model):
+    return [tiny_model.draw_prior(jax.random.key(i), tiny_model.data) for i in range(3)]
+
+
+def test_pointwise_terms_and_priors_sum_to_the_joint_density(tiny_model, draws):
+    data = tiny_model.data
+    density = jax.jit(lambda s: tiny_model.log_density(s, data))
+    for sites in draws:
+        likelihood = sum(float(np.sum(x)) for x in tiny_model.compiled_log_likelihood(sites, data).values())
+        prior = sum(float(x) for x in tiny_model.priors.log_density(sites, data["hyper"], tiny_model.coords).values())
+        assert float(density(sites)) == pytest.approx(likelihood + prior, rel=1e-10)
+
+
+def test_numpyro_emission_has_the_same_density(tiny_model, draws):
+    data = tiny_model.sampling_data
+    emitted = numpyro_model(tiny_model)
+    energy = jax.jit(lambda z: potential_energy(emitted, (data,), {}, z))
+    for sites in draws:
+        sampled = {n: sites[n] for n in tiny_model.sampled}
+        z = unconstrain(tiny_model.sampled, sampled)
+        jacobian = 0.0
+        for name, site in tiny_model.sampled.items():
+            x = np.asarray(sampled[name])
+            if site.family in ("lognormal", "halfnormal"):
+                jacobian += np.log(x).sum()
+            elif site.family == "beta":
+                jacobian += (np.log(x) + np.log1p(-x)).sum()
+        full = sampled | data["fixed"]
+        expected = float(tiny_model.log_density(full, tiny_model.data))
+        fixed_prior = tiny_model.priors.log_density(full, data["hyper"], tiny_model.coords)
+        expected -= sum(float(fixed_prior[n]) for n in tiny_model.prior_only)
+        assert -float(energy(z)) == pytest.approx(expected + jacobian, rel=1e-9)
+
+
+def test_transforms_are_inverse(tiny_model, draws):
+    sampled = {n: draws[0][n] for n in tiny_model.sampled}
+    back = constrain(tiny_model.sampled, unconstrain(tiny_model.sampled, sampled))
+    for name, x in sampled.items():
+        np.testing.assert_allclose(back[name], x, rtol=1e-12)
+
+
+def test_prior_only_sites_have_an_exactly_zero_derivative(tiny_model, draws):
+    data = tiny_model.data
+    assert {"alk5_block", "matrix_trap_block", "marker_lesion_share"} <= set(tiny_model.prior_only)
+    only = tiny_model.prior_only
+
+    def total(fixed, rest):
+        return sum(x.sum() for x in tiny_model.log_likelihood(rest | fixed, data).values())
+
+    gradient = jax.jit(jax.grad(total))
+    for sites in draws[:2]:
+        g = gradient({n: sites[n] for n in only}, {n: x for n, x in sites.items() if n not in only})
+        for name, value in g.items():
+            assert (np.asarray(value) == 0).all(), name
+
+
+def test_informed_parameters_are_sampled(tiny_model):
+    for name in ("resorption_elasticity", "denosumab_ec50", "zoledronic_acid_ed", "pamidronate_relative", "loop_strength",
+                 "sre_baseline", "death_baseline", "frailty", "survey_ascertainment", "sre_between_sd"):  # fmt: skip
+        assert name in tiny_model.sampled
+
+
+def test_weights_are_data(tiny_model, draws):
+    """A weight of zero takes an outcome out of the density; nothing compiles again."""
+    data = tiny_model.data
+    density = jax.jit(tiny_model.log_density)
+    full = float(density(draws[0], data))
+    weights = {f: w.at[0].set(0.0) if f == "crude" else w for f, w in data["weights"].items()}
+    less = float(density(draws[0], data | {"weights": weights}))
+    term = float(tiny_model.compiled_log_likelihood(draws[0], data)["crude"][0])
+    assert full - less == pytest.approx(term, rel=1e-9)
+    assert density._cache_size() == 1
+
+
+def test_a_prior_sourced_from_fitted_patients_is_refused(tiny_model):
+    from osteobayes.model import Model
+    from osteobayes.priors import PriorSource
+
+    priors = tiny_model.priors
+    old = priors["frailty"]
+    source = PriorSource(citation="x", where="y", value="z", patients="P136")
+    changed = PriorSet(priors.parameters | {"frailty": old.model_copy(update={"sources": (source,)})})
+    with pytest.raises(OsteobayesError, match="frailty.*P136"):
+        Model.build(tiny_model.evidence, changed, tiny_model.grid)
+
+
+def test_quadrature_in_jax_is_the_one_in_numpy():
+    from osteobayes.model.likelihood import quadrature_at
+    from osteobayes.observe import interpolation, quadrature
+
+    t = np.linspace(0, 3, 61)
+    for x in (0.0, 0.013, 0.7, 1.05, 2.999):
+        q, p = quadrature_at(jnp.asarray(x), jnp.asarray(t))
+        np.testing.assert_allclose(q, quadrature(t, x), atol=1e-12)
+        np.testing.assert_allclose(p, interpolation(t, x), atol=1e-12)
+
+
+def test_flat_order_is_the_template_order(tiny_model):
+    from osteobayes.fit.nuts import Sampler
+
+    sampler = Sampler(tiny_model, warmup=10, block=10)
+    flat, _ = ravel_pytree(sampler.template)
+    assert flat.size == sum(int(np.prod(s.shape)) for s in tiny_model.sampled.values())

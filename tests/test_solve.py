@@ -1,0 +1,294 @@
+"""The solve room: the default solver against tight adaptive diffrax, its order, its gradients, failure as a value.
+
+The reference solves the same equations with drug actions on a grid of 0.44 days, by an eighth-order method with
+``rtol`` 1e-9; halving that grid moves it by less than a hundredth of the tolerances below.
+"""
+
+import functools
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from osteobayes import solve
+from osteobayes.cycle import CYCLE_PARAMETERS, Cell, Grid, Regimen, exposure, pack, parameter_names, shipped_catalogue
+from osteobayes.cycle.cells import dose_times
+from osteobayes.priors import PriorSet
+from osteobayes.schema import CANCERS
+
+CATALOGUE = shipped_catalogue()
+POTENCIES = parameter_names(CATALOGUE)
+NAMES = (*CYCLE_PARAMETERS, *POTENCIES[1:])
+DAYS = 182.0
+STEP = Grid().step
+COARSE = Grid(output_days=STEP, outputs=round(DAYS / STEP))
+FINE = replace(COARSE, substeps=round(STEP / 0.4375))
+REGIMENS = (
+    ("breast", "placebo"),
+    ("breast", "denosumab"),
+    ("breast", "zoledronic acid"),
+    ("prostate", "enzalutamide"),
+)
+CELLS = [Cell(cancer, Regimen.parse(text)) for cancer, text in REGIMENS]
+CURVES = ("burden", "growth", "osteoblasts", "osteoclasts", "mineral", "tgfb", "flux", "skeleton_flux")
+
+
+@functools.cache
+def prior():
+    priors = PriorSet.load()
+    spreads = {priors[n].between_sd for n in NAMES}
+    priors = replace(priors, parameters={n: p for n, p in priors.parameters.items() if n in (*NAMES, *spreads)})
+    dims = {d for p in priors.parameters.values() for d in p.dims}
+    coords = {d: CANCERS if d == "cancer" else ("one",) for d in dims}
+    hyper = priors.hyper(coords)
+    return priors, jax.jit(lambda seed: priors.values(priors.sample(jax.random.key(seed), hyper, coords), hyper))
+
+
+def draw(seed: int) -> dict:
+    """Parameters of the cycle at one prior draw."""
+    values = prior()[1](seed)
+    return {n: values[n] for n in NAMES}
+
+
+def uncertain() -> list[str]:
+    """Parameters of the cells of this file that have a prior."""
+    idle = {p for a in CATALOGUE.agents.values() for x in a.actions for p in (x.potency, x.relative)}
+    acting = {"denosumab_ec50", "zoledronic_acid_ed", "androgen_pathway_kill"}
+    immune = {"immune_kill", "effector_tgfb_fold", "exhaustion_pd1_share"}
+    return [n for n in NAMES if prior()[0][n].sampled and n not in (idle - acting) | immune]
+
+
+def logs(values: dict) -> dict:
+    return {n: jnp.log(values[n]) for n in uncertain()}
+
+
+def scalar(log_values, values, arrays, grid, method="runge_kutta"):
+    """A scalar that every curve of every cell moves, and the trajectories."""
+    values = values | {n: jnp.exp(x) for n, x in log_values.items()}
+    path = solve.trajectories(values, POTENCIES, arrays, grid, method, rtol=1e-9)
+    curves = (path.burden, path.flux, path.osteoblasts, path.mineral, path.tgfb, path.skeleton_flux)
+    return sum(jnp.log(x).mean() for x in curves) + jnp.log(path.burden[-1]).sum() + path.growth[-1].sum(), path
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    return pack(CELLS, CATALOGUE, COARSE)
+
+
+@pytest.fixture(scope="module")
+def forward():
+    """Trajectories of the default solver: ``forward(values, arrays)``."""
+    return jax.jit(lambda values, arrays: solve.trajectories(values, POTENCIES, arrays, COARSE))
+
+
+@pytest.fixture(scope="module")
+def default(arrays):
+    """``default(values) -> (scalar, trajectories, gradient)``: reverse mode through the default solver."""
+    run = jax.jit(jax.value_and_grad(lambda z, v, a: scalar(z, v, a, COARSE), has_aux=True))
+
+    def call(values):
+        (value, path), gradient = run(logs(values), values, arrays)
+        return float(value), path, flat(gradient)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def tight():
+    """``tight(values) -> (trajectories, gradient)``: forward mode through the adaptive reference."""
+    fine = pack(CELLS, CATALOGUE, FINE)
+
+    def both(z, v, a):
+        return scalar(z, v, a, FINE, "diffrax_tight")
+
+    run = jax.jit(jax.jacfwd(both, has_aux=True))
+
+    def call(values):
+        gradient, path = run(logs(values), values, fine)
+        return path, flat(gradient)
+
+    return call
+
+
+def flat(gradient: dict) -> np.ndarray:
+    return np.concatenate([np.ravel(gradient[n]) for n in sorted(gradient)])
+
+
+def relative(a, b) -> float:
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+def log_error(path, reference) -> dict[str, float]:
+    """Largest relative error of each curve (absolute for the log growth)."""
+    out = {}
+    for name in CURVES:
+        a, b = getattr(path, name), getattr(reference, name)
+        out[name] = float(jnp.abs(a - b if name == "growth" else a / b - 1).max())
+    return out
+
+
+# ---- values
+
+
+TOLERANCE = {
+    "burden": 1e-3, "growth": 2e-3, "osteoblasts": 1e-2, "osteoclasts": 3e-2, "mineral": 2e-3, "tgfb": 1e-2, "flux": 3e-2,
+    "skeleton_flux": 3e-2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_default_agrees_with_tight_adaptive_steps(default, tight, seed):
+    path, reference = default(draw(seed))[1], tight(draw(seed))[0]
+    assert (path.status == solve.OK).all() and (reference.status == solve.OK).all()
+    error = log_error(path, reference)
+    print(error)
+    assert all(error[name] <= TOLERANCE[name] for name in CURVES), error
+
+
+def test_the_default_is_of_fourth_order():
+    """A smooth problem (daily tablets): successive halvings of the step shrink the change 16 times."""
+    cells = [Cell("breast", Regimen.parse("ibandronate")), Cell("prostate", Regimen())]
+    ends = []
+    for substeps in (1, 2, 4):
+        grid = Grid(output_days=7.0, outputs=8, substeps=substeps)
+        run = jax.jit(lambda v, a, grid=grid: solve.trajectories(v, POTENCIES, a, grid))
+        path = run(draw(0), pack(cells, CATALOGUE, grid))
+        ends.append(np.stack([path.burden[-1], path.osteoclasts[-1], path.osteoblasts[-1], path.tgfb[-1]]))
+    order = np.log2(np.abs(ends[0] - ends[1]).max() / np.abs(ends[1] - ends[2]).max())
+    print(order)
+    assert 3.5 < order < 5.0
+
+
+def test_an_unknown_method_is_refused(arrays):
+    with pytest.raises(ValueError, match="diffrax_tight"):
+        solve.trajectories(draw(0), POTENCIES, arrays, COARSE, "euler")
+
+
+# ---- gradients by parameters
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_reverse_gradient_agrees_with_tight_forward_gradient(default, tight, seed):
+    error = relative(default(draw(seed))[2], tight(draw(seed))[1])
+    print(error)
+    assert error <= 1e-3
+
+
+@pytest.mark.slow
+def test_reverse_gradient_agrees_with_tight_forward_gradient_over_the_prior(default, tight):
+    ours, reference = zip(*((default(draw(s))[2], tight(draw(s))[1]) for s in range(1000, 1200)), strict=True)
+    assert all(np.isfinite(g).all() for g in (*ours, *reference))
+    errors = [relative(a, b) for a, b in zip(ours, reference, strict=True)]
+    print(np.quantile(errors, [0.5, 0.9, 0.99, 1.0]))
+    assert np.quantile(errors, 0.99) <= 1e-3
+
+
+def against_differences(default, forward, arrays, seed):
+    """Relative error of the gradient vector against central differences (error of the differences about 1e-8)."""
+    values, h = draw(seed), 1e-4
+    z = logs(values)
+    value = jax.jit(lambda z: scalar(z, values, arrays, COARSE)[0])
+    found = {}
+    for name, x in z.items():
+        found[name] = np.zeros(np.shape(x))
+        for i in np.ndindex(np.shape(x)):
+            step = np.zeros(np.shape(x))
+            step[i] = h
+            found[name][i] = (value(z | {name: x + step}) - value(z | {name: x - step})) / (2 * h)
+    return relative(default(values)[2], flat(found))
+
+
+def test_reverse_gradient_agrees_with_central_differences(default, forward, arrays):
+    error = against_differences(default, forward, arrays, 5)
+    print(error)
+    assert error < 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2000, 2020))
+def test_reverse_gradient_agrees_with_central_differences_over_the_prior(default, forward, arrays, seed):
+    assert against_differences(default, forward, arrays, seed) < 1e-6
+
+
+# ---- gradients by dose times
+
+
+def test_gradient_by_dose_times_agrees_with_central_differences(arrays):
+    """Doses between steps, on a half step and on a step.
+
+    On a step the exposure has a kink in the dose time; both the gradient and the difference give its middle.
+    """
+    (component,) = Regimen.parse("denosumab").components
+    kinetics = CATALOGUE.agents["denosumab"].kinetics
+    constants = {n: getattr(kinetics, n) for n in ("input_per_day", "half_life_days", "scale")}
+    row = 0  # the only term of the first cell with an agent
+    t, values = jnp.asarray(COARSE.stage_days), draw(0)
+    times = dose_times(component, 112.0) + np.array([0.9, 0.5 * STEP, 0.0, 2.3])
+    assert times[2] % STEP == 0
+
+    @jax.jit
+    def value(times):
+        curve = exposure.doses(t, times, jnp.full(times.shape, component.amount), constants)
+        return scalar(logs(values), values, arrays._replace(exposure=arrays.exposure.at[row].set(curve)), COARSE)[0]
+
+    gradient, h = jax.jit(jax.grad(value))(times), 1e-4
+    central = [(value(times + h * e) - value(times - h * e)) / (2 * h) for e in np.eye(len(times))]
+    assert (np.abs(gradient) > 1e-6).all()
+    np.testing.assert_allclose(gradient, central, rtol=1e-4)
+
+
+# ---- failure, independence
+
+
+def poisoned(arrays, term):
+    return arrays._replace(exposure=arrays.exposure.at[term, 30:].set(jnp.nan))
+
+
+def test_failure_is_a_value_of_its_own_cell(forward, arrays):
+    """A NaN dose of denosumab: status 1 and finite curves there, the other cells to the last bit as before."""
+    good, bad = forward(draw(0), arrays), forward(draw(0), poisoned(arrays, 0))
+    assert good.status.tolist() == [solve.OK] * 4
+    assert bad.status.tolist() == [solve.OK, solve.NOT_FINITE, solve.OK, solve.OK]
+    assert solve.STATUS[solve.NOT_FINITE]
+    others = np.array([0, 2, 3])
+    for name in CURVES:
+        assert np.isfinite(getattr(bad, name)).all(), name
+        np.testing.assert_array_equal(getattr(bad, name)[:, others], getattr(good, name)[:, others], err_msg=name)
+
+
+def test_parameters_that_blow_up_do_not_raise(forward, arrays):
+    path = forward(draw(0) | {"net_growth": jnp.array([np.nan, 0.003, 0.003, 0.003, 0.003])}, arrays)
+    assert path.status.tolist() == [solve.NOT_FINITE] * 3 + [solve.OK]
+    assert all(np.isfinite(getattr(path, name)).all() for name in CURVES)
+
+
+def test_a_batch_of_draws_is_the_draws_one_by_one(forward, arrays):
+    draws = [draw(seed) for seed in range(3)]
+    batch = jax.jit(jax.vmap(lambda v: solve.trajectories(v, POTENCIES, arrays, COARSE)))(
+        {n: jnp.stack([d[n] for d in draws]) for n in NAMES}
+    )
+    for i, values in enumerate(draws):
+        alone = forward(values, arrays)
+        for name in CURVES:
+            a, b = getattr(batch, name)[i], getattr(alone, name)
+            np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12, err_msg=name)
+
+
+def test_cells_do_not_feel_each_other(forward, arrays):
+    together = forward(draw(1), arrays)
+    for i in (1, 3):
+        alone = forward(draw(1), pack([CELLS[i]], CATALOGUE, COARSE))
+        for name in CURVES:
+            a, b = getattr(together, name)[:, i], getattr(alone, name)[:, 0]
+            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12, err_msg=name)
+
+
+def test_outputs_lie_on_the_grid_and_begin_at_entry(forward, arrays):
+    values = draw(2)
+    path = forward(values, arrays)
+    assert path.burden.shape == (COARSE.outputs + 1, len(CELLS)) and COARSE.days[-1] == DAYS
+    np.testing.assert_allclose(path.burden[0], values["entry_burden"][np.array([0, 0, 0, 1])], rtol=1e-14)
+    np.testing.assert_allclose(path.flux[0], path.reference.flux, rtol=1e-12)
+    assert (path.growth[0] == 0).all()
