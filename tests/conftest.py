@@ -2,6 +2,7 @@
 
 Environment: OSTEOBAYES_CACHE keeps compiled programs there between sessions (default: a temporary folder of the session).
 OSTEOBAYES_CI=1 fails the session if a test was skipped for want of a package.
+"""
 
 import functools
 import os
@@ -31,7 +32,6 @@ def pytest_configure(config):
     # `import osteobayes` alone must be enough for float64, here and in every child process
     os.environ.pop("JAX_ENABLE_X64", None)
     import osteobayes  # noqa: F401
-
     from osteobayes.precision import enable_compile_cache
 
     if not os.environ.get("OSTEOBAYES_CACHE"):

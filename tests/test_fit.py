@@ -23,11 +23,32 @@ def finished(tmp_path_factory):
 
 def test_a_run_holds_every_group_and_key(finished):
     run = Run.load(finished.path)
-    groups = {"posterior", "sample_stats", "log_likelihood", "log_prior", "posterior_predictive", "prior", "prior_predictive", "observed_data"}
+    groups = {
+        "posterior",
+        "sample_stats",
+        "log_likelihood",
+        "log_prior",
+        "posterior_predictive",
+        "prior",
+        "prior_predictive",
+        "observed_data",
+    }
     assert groups <= set(run.tree.children)
     assert run.tree["posterior"]["resorption_elasticity"].shape == (2, 20)
     assert run.tree["posterior"]["sre_baseline"].dims == ("chain", "draw", "cancer")
-    keys = {"max_rhat", "min_ess_bulk", "min_ess_tail", "divergences", "solver_failures", "coverage_90", "sharpness", "wall_s", "peak_memory_gib", "usable", "sentence"}
+    keys = {
+        "max_rhat",
+        "min_ess_bulk",
+        "min_ess_tail",
+        "divergences",
+        "solver_failures",
+        "coverage_90",
+        "sharpness",
+        "wall_s",
+        "peak_memory_gib",
+        "usable",
+        "sentence",
+    }
     assert keys <= set(json.loads((run.path / "diagnostics.json").read_text()))
     assert (run.path / "inputs.zip").is_file()
     assert not list(run.path.rglob("*.part"))
@@ -86,7 +107,14 @@ def test_predictions_carry_interval_population_and_grade(finished):
 
     with pytest.raises(RunError, match="anyway"):
         predict(finished, "denosumab", "breast", "stopeck2010_136")
-    p = predict(finished, ["placebo", "denosumab", "denosumab + galunisertib"], "breast", "stopeck2010_136", anyway=True, draws=20)
+    p = predict(
+        finished,
+        ["placebo", "denosumab", "denosumab + galunisertib"],
+        "breast",
+        "stopeck2010_136",
+        anyway=True,
+        draws=20,
+    )
     rows = p.table.set_index("regimen")
     assert set(rows["grade"]) <= {"prior-only", "partly", "trial-calibrated", "comparator"}
     assert (rows["p_sre_low"] <= rows["p_sre"]).all() and (rows["p_sre"] <= rows["p_sre_high"]).all()

@@ -96,7 +96,7 @@ def test_a_prior_sourced_from_fitted_patients_is_refused(tiny_model):
     old = priors["frailty"]
     source = PriorSource(citation="x", where="y", value="z", patients="P136")
     changed = PriorSet(priors.parameters | {"frailty": old.model_copy(update={"sources": (source,)})})
-    with pytest.raises(OsteobayesError, match="frailty.*P136"):
+    with pytest.raises(OsteobayesError, match=r"frailty.*P136"):
         Model.build(tiny_model.evidence, changed, tiny_model.grid)
 
 

@@ -37,7 +37,14 @@ class _Bar:
     """Progress bar over iterations, on standard error."""
 
     def __init__(self) -> None:
-        self.progress = Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(), console=err, transient=False)
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=err,
+            transient=False,
+        )
         self.task: Any = None
 
     def advance(self, done: int, total: int, text: str) -> None:
@@ -63,8 +70,18 @@ def _predictions(run: Any, cancers: list[str] | None, as_json: bool) -> list[Any
 
 def prediction_table(p: Any) -> Table:
     """Rich table of a prediction."""
-    table = Table(title=f"{p.cancer}: population {p.population}, {p.horizon_months:g} months, against {p.versus} (90 % intervals)")
-    for column in ("regimen", "P(>=1 SRE)", "risk difference", "median time to SRE, mo", "mean SREs", "marker wk 13, %", "grade"):
+    table = Table(
+        title=f"{p.cancer}: population {p.population}, {p.horizon_months:g} months, against {p.versus} (90 % intervals)"
+    )
+    for column in (
+        "regimen",
+        "P(>=1 SRE)",
+        "risk difference",
+        "median time to SRE, mo",
+        "mean SREs",
+        "marker wk 13, %",
+        "grade",
+    ):
         table.add_column(column, overflow="fold")
 
     def cell(row: Any, name: str, form: str) -> str:
@@ -108,7 +125,9 @@ def calibrate(
     data: Annotated[Path | None, typer.Option(help="Folder of datasets (default: shipped).")] = None,
     priors: Annotated[Path | None, typer.Option(help="Folder of priors (default: shipped).")] = None,
     overlay: Annotated[Path | None, typer.Option(help="File that changes some priors.")] = None,
-    cancer: Annotated[list[str] | None, typer.Option(help="Fit only studies with this cancer; may be repeated.")] = None,
+    cancer: Annotated[
+        list[str] | None, typer.Option(help="Fit only studies with this cancer; may be repeated.")
+    ] = None,
     chains: Annotated[int, typer.Option(min=1)] = 4,
     draws: Annotated[int, typer.Option(min=1, help="Draws a chain.")] = 500,
     tune: Annotated[int, typer.Option(min=1, help="Warm-up iterations a chain.")] = 300,
@@ -171,13 +190,26 @@ def predict(
 
     p = ask(Run.load(run), regimen, cancer, population, versus, horizon, anyway=anyway)
     if as_json:
-        print(json.dumps({"cancer": p.cancer, "population": p.population, "versus": p.versus, "horizon_months": horizon, "rows": json.loads(p.table.to_json(orient="records"))}))
+        print(
+            json.dumps(
+                {
+                    "cancer": p.cancer,
+                    "population": p.population,
+                    "versus": p.versus,
+                    "horizon_months": horizon,
+                    "rows": json.loads(p.table.to_json(orient="records")),
+                }
+            )
+        )
     else:
         Console().print(prediction_table(p))
 
 
 @app.command()
-def validate(folder: Annotated[Path | None, typer.Argument(help="Folder of datasets (default: shipped).")] = None, as_json: Json = False) -> None:
+def validate(
+    folder: Annotated[Path | None, typer.Argument(help="Folder of datasets (default: shipped).")] = None,
+    as_json: Json = False,
+) -> None:
     """Check a folder of datasets; every problem at once, with file, row, field and mend."""
     from osteobayes.cycle import Regimen
     from osteobayes.evidence import Evidence

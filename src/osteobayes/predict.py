@@ -21,7 +21,16 @@ from osteobayes.fit import Run
 from osteobayes.fit.result import map_draws
 from osteobayes.model import Model
 from osteobayes.model.likelihood import effect_vectors
-from osteobayes.observe import cumulative, interpolation, median, mixed_death, mixed_hazard, observable, quadrature, rate
+from osteobayes.observe import (
+    cumulative,
+    interpolation,
+    median,
+    mixed_death,
+    mixed_hazard,
+    observable,
+    quadrature,
+    rate,
+)
 from osteobayes.observe.hazards import ascertainment, cell_hazards, sre_level
 from osteobayes.schema import CANCERS, COMPONENTS, DETECTIONS, Study, did_you_mean
 
@@ -104,7 +113,9 @@ def population_arrays(model: Model, population: str, cancer: str) -> dict[str, n
     study: Study = studies[population]
     cancers = {c for a in study.arms for c, _, _ in study.members(a.id)}
     if cancer not in cancers:
-        raise OsteobayesError(f"population {population!r} has no {cancer} patients; it has {', '.join(sorted(map(str, cancers)))}")
+        raise OsteobayesError(
+            f"population {population!r} has no {cancer} patients; it has {', '.join(sorted(map(str, cancers)))}"
+        )
     event = study.events.get("SRE") or next(iter(study.events.values()), None)
     if event is None:
         raise OsteobayesError(f"population {population!r} defines no skeletal event; choose a study with SRE outcomes")
@@ -119,7 +130,9 @@ def population_arrays(model: Model, population: str, cancer: str) -> dict[str, n
         name = f"{population} {registry}"
         if name in model.coords["study_registry"]:
             return len(levels) + model.coords["study_registry"].index(name) + 1
-        raise OsteobayesError(f"population {population!r} was not fitted in this run; choose one of {', '.join(model.coords['study_sre'])}")
+        raise OsteobayesError(
+            f"population {population!r} was not fitted in this run; choose one of {', '.join(model.coords['study_sre'])}"
+        )
 
     return {
         "counted": counted, "detection": detection, "sre": np.array(index(["study_sre"], "SRE"), dtype=np.int32),
@@ -141,7 +154,9 @@ def _constants(model: Model) -> dict[str, Any]:
     return {n: model.data["hyper"][n]["value"] for n, p in model.priors.parameters.items() if not p.sampled}
 
 
-def simulate(run: Run, scenarios: Sequence[Scenario], horizon_months: float, group: str, limit: int | None = 400) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def simulate(
+    run: Run, scenarios: Sequence[Scenario], horizon_months: float, group: str, limit: int | None = 400
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Estimands [draw, scenario] and cumulative incidence curves [draw, scenario, time] for stored draws of a group."""
     model, grid = run.model, run.model.grid
     t = grid.years
@@ -152,7 +167,9 @@ def simulate(run: Run, scenarios: Sequence[Scenario], horizon_months: float, gro
     pop = {k: jnp.asarray(np.stack([p[k] for p in pops])) for k in pops[0]}
     which = jnp.asarray([cells.index(s.cell) for s in scenarios])
     years = horizon_months / 12.0
-    q, p_end, p13 = (jnp.asarray(x) for x in (quadrature(t, years), interpolation(t, years), interpolation(t, MARKER_YEARS)))
+    q, p_end, p13 = (
+        jnp.asarray(x) for x in (quadrature(t, years), interpolation(t, years), interpolation(t, MARKER_YEARS))
+    )
     tj = jnp.asarray(t)
     constants = _constants(model)
 
@@ -277,9 +294,13 @@ def predict(
     last = float(model.grid.years[-1]) * 12
     if not 0 < horizon_months <= last:
         raise RunError(f"the horizon must lie between 0 and {last:.0f} months, found {horizon_months:g}")
-    asked = [Regimen.parse(r, model.catalogue) for r in ([regimens] if isinstance(regimens, str | Regimen) else regimens)]
+    asked = [
+        Regimen.parse(r, model.catalogue) for r in ([regimens] if isinstance(regimens, str | Regimen) else regimens)
+    ]
     base = Regimen.parse(versus, model.catalogue)
-    pretreatment = model.evidence.studies[population].population.pretreatment if population in model.evidence.studies else "none"
+    pretreatment = (
+        model.evidence.studies[population].population.pretreatment if population in model.evidence.studies else "none"
+    )
     variants = {r: {a: r.without(a) for a in r.agents if a not in base.agents} for r in asked}
     needed = list(dict.fromkeys([base, *asked, *(w for v in variants.values() for w in v.values())]))
     scenarios = [Scenario(Cell(cancer, r, pretreatment), population) for r in needed]
@@ -299,7 +320,9 @@ def predict(
             x = sets["posterior"][name][:, at[r]]
             row[name], row[f"{name}_low"], row[f"{name}_high"] = np.quantile(x, [0.5, 0.05, 0.95], method="nearest")
         difference = sets["posterior"]["p_sre"][:, at[r]] - sets["posterior"]["p_sre"][:, at[base]]
-        row["risk_difference"], row["risk_difference_low"], row["risk_difference_high"] = np.quantile(difference, [0.5, 0.05, 0.95])
+        row["risk_difference"], row["risk_difference_low"], row["risk_difference_high"] = np.quantile(
+            difference, [0.5, 0.05, 0.95]
+        )
         ratio = np.exp(log_ratio("posterior", r, base))
         row["risk_ratio"], row["risk_ratio_low"], row["risk_ratio_high"] = np.quantile(ratio, [0.5, 0.05, 0.95])
         grades, contractions = [], []
@@ -325,11 +348,7 @@ def predict(
         rows.append(row)
     names = [str(r) for r in needed]
     data = xr.Dataset(
-        {
-            f"{name}_{group}": ((f"draw_{group}", "regimen"), sets[group][name])
-            for group in sets
-            for name in ESTIMANDS
-        },
+        {f"{name}_{group}": ((f"draw_{group}", "regimen"), sets[group][name]) for group in sets for name in ESTIMANDS},
         coords={"regimen": names},
     )
     shown = xr.DataArray(
@@ -339,7 +358,9 @@ def predict(
     return Prediction(pd.DataFrame(rows), data, shown, cancer, population, str(base), horizon_months)
 
 
-def default_predictions(run: Run, cancers: Sequence[str] | None = None, horizon_months: float = 24.0, anyway: bool = True) -> list[Prediction]:
+def default_predictions(
+    run: Run, cancers: Sequence[str] | None = None, horizon_months: float = 24.0, anyway: bool = True
+) -> list[Prediction]:
     """Six regimens in each cancer that the run fitted, against zoledronic acid."""
     out = []
     for cancer in cancers or POPULATIONS:

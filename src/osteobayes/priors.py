@@ -170,7 +170,9 @@ class PriorSet:
             problems += found
             for i, parameter in enumerate(content.parameters if content else ()):
                 if parameter.name in parameters:
-                    problems.append(document.problem(("parameters", i, "name"), f"{parameter.name!r} is defined twice", "keep one"))
+                    problems.append(
+                        document.problem(("parameters", i, "name"), f"{parameter.name!r} is defined twice", "keep one")
+                    )
                 parameters[parameter.name] = parameter
         if not parameters and not problems:
             problems.append(Problem(str(folder), None, "", "no priors found", "give a folder with *.yaml files"))
@@ -178,7 +180,11 @@ class PriorSet:
             problems += _overlay(Path(overlay), parameters)
         for p in parameters.values():
             if p.between_sd is not None and p.between_sd not in parameters:
-                problems.append(Problem(str(folder.name), None, p.name, f"between_sd `{p.between_sd}` is not a parameter", "define it"))
+                problems.append(
+                    Problem(
+                        str(folder.name), None, p.name, f"between_sd `{p.between_sd}` is not a parameter", "define it"
+                    )
+                )
         if problems:
             raise PriorError(problems)
         return cls(parameters, folder, Path(overlay) if overlay is not None else None)
@@ -215,9 +221,10 @@ class PriorSet:
         return out
 
     def sites(self, coords: Coordinates) -> dict[str, Site]:
-        """Random variables for given coordinates, in file order."""
+        """Random variables for given coordinates, in file order, standard deviations before what they scale."""
         out: dict[str, Site] = {}
-        for p in self.parameters.values():
+        scales = {p.between_sd for p in self.parameters.values()}
+        for p in sorted(self.parameters.values(), key=lambda p: p.name not in scales):
             shape = tuple(len(coords[d]) for d in p.dims)
             if not p.sampled or 0 in shape:
                 continue
@@ -226,9 +233,12 @@ class PriorSet:
                 out[name] = Site(name, p.name, "normal", p.dims, shape)
             elif p.pooling == "cancer":
                 out[f"{p.name}_common"] = Site(f"{p.name}_common", p.name, "normal", (), ())
-                out[f"{p.name}_offset"] = Site(f"{p.name}_offset", p.name, "normal", p.dims, shape)
+                level = f"{p.name}_deviation" if p.centered else f"{p.name}_offset"
+                out[level] = Site(level, p.name, "normal", p.dims, shape)
             else:
-                family = {"lognormal": "lognormal", "normal": "normal", "halfnormal": "halfnormal", "beta": "beta"}[p.family]
+                family = {"lognormal": "lognormal", "normal": "normal", "halfnormal": "halfnormal", "beta": "beta"}[
+                    p.family
+                ]
                 out[p.name] = Site(p.name, p.name, family, p.dims, shape)
         return out
 
@@ -262,7 +272,11 @@ class PriorSet:
         if p.family == "effect":
             return "normal", (0.0 * ones, _between_sd(p, values, hyper) * ones if p.centered else ones)
         if p.pooling == "cancer":
-            return "normal", (0.0 * ones, h["scale"] * ones) if site.name.endswith("_common") else (0.0 * ones, ones)
+            if site.name.endswith("_common"):
+                return "normal", (0.0 * ones, h["scale"] * ones)
+            if p.centered:
+                return "normal", (values[f"{p.name}_common"] * ones, _between_sd(p, values, hyper) * ones)
+            return "normal", (0.0 * ones, ones)
         if p.family in ("normal", "lognormal"):
             return p.family, (h["loc"], h["scale"])
         if p.family == "halfnormal":
@@ -281,7 +295,10 @@ class PriorSet:
                 if key in sites:
                     out[p.name] = sites[key] if p.centered else sites[key] * _between_sd(p, sites, hyper)
             elif p.pooling == "cancer":
-                z = h["loc"] + sites[f"{p.name}_common"] + _between_sd(p, sites, hyper) * sites[f"{p.name}_offset"]
+                if p.centered:
+                    z = h["loc"] + sites[f"{p.name}_deviation"]
+                else:
+                    z = h["loc"] + sites[f"{p.name}_common"] + _between_sd(p, sites, hyper) * sites[f"{p.name}_offset"]
                 out[p.name] = h["shift"] + jnp.exp(z) if p.family == "lognormal" else z
             else:
                 out[p.name] = sites[p.name] + h["shift"] if p.family == "lognormal" else sites[p.name]
@@ -295,7 +312,14 @@ class PriorSet:
             out[name] = log_density(family, args, sites[name]).sum()
         return out
 
-    def sample(self, key: Array, hyper: Hyper, coords: Coordinates, names: Sequence[str] | None = None, given: Sites | None = None) -> Sites:
+    def sample(
+        self,
+        key: Array,
+        hyper: Hyper,
+        coords: Coordinates,
+        names: Sequence[str] | None = None,
+        given: Sites | None = None,
+    ) -> Sites:
         """One draw of all sites (or of ``names``, given the others) from the prior."""
         out = dict(given or {})
         for i, (name, site) in enumerate(self.sites(coords).items()):
@@ -313,7 +337,14 @@ class PriorSet:
     def table(self) -> list[dict[str, Any]]:
         """One row a parameter, for printing."""
         return [
-            {"name": p.name, "meaning": p.meaning, "unit": p.unit, "prior": describe(p), "status": p.status, "sources": "; ".join(s.citation for s in p.sources)}
+            {
+                "name": p.name,
+                "meaning": p.meaning,
+                "unit": p.unit,
+                "prior": describe(p),
+                "status": p.status,
+                "sources": "; ".join(s.citation for s in p.sources),
+            }
             for p in self.parameters.values()
         ]
 
@@ -375,13 +406,19 @@ def _overlay(path: Path, parameters: dict[str, Parameter]) -> list[Problem]:
         return list(document.problems)
     blocks = document.data.get("parameters") if isinstance(document.data, dict) else None
     if not isinstance(blocks, list):
-        return [document.problem((), "there is no list `parameters`", "write `format: 1` and `parameters: [{name: ...}]`")]
+        return [
+            document.problem((), "there is no list `parameters`", "write `format: 1` and `parameters: [{name: ...}]`")
+        ]
     problems: list[Problem] = []
     kept_with_new_family = {"name", "symbol", "meaning", "unit", "dims", "shift", "status", "rationale", "sources"}
     for i, block in enumerate(blocks):
         name = block.get("name") if isinstance(block, dict) else None
         if name not in parameters:
-            problems.append(document.problem(("parameters", i, "name"), f"{name!r} is not a parameter", did_you_mean(str(name), parameters)))
+            problems.append(
+                document.problem(
+                    ("parameters", i, "name"), f"{name!r} is not a parameter", did_you_mean(str(name), parameters)
+                )
+            )
             continue
         old = parameters[name].model_dump(exclude_defaults=True)
         if "family" in block:

@@ -19,7 +19,10 @@ from osteobayes.cycle.entry import entry_state
 from osteobayes.cycle.fluxes import ACTIONS
 
 OK, NOT_FINITE = 0, 1
-STATUS = {OK: "solved", NOT_FINITE: "a state left the finite numbers; try a smaller step (Grid.substeps) or check the dose"}
+STATUS = {
+    OK: "solved",
+    NOT_FINITE: "a state left the finite numbers; try a smaller step (Grid.substeps) or check the dose",
+}
 
 
 class Trajectories(NamedTuple):
@@ -149,7 +152,16 @@ def trajectories(
     if method == "runge_kutta":
         path = _runge_kutta(vector_field, loss, state, u, grid)
     elif method == "diffrax_fixed":
-        path = _diffrax(vector_field, state, u, grid, diffrax.Bosh3(), diffrax.ConstantStepSize(), diffrax.DirectAdjoint(), grid.outputs * grid.substeps + 2)
+        path = _diffrax(
+            vector_field,
+            state,
+            u,
+            grid,
+            diffrax.Bosh3(),
+            diffrax.ConstantStepSize(),
+            diffrax.DirectAdjoint(),
+            grid.outputs * grid.substeps + 2,
+        )
     elif method == "diffrax_tight":
         controller = diffrax.PIDController(rtol=rtol, atol=rtol * 1e-2, dtmax=grid.step)
         path = _diffrax(vector_field, state, u, grid, diffrax.Dopri8(), controller, diffrax.ForwardMode(), 100_000)

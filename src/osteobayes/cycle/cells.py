@@ -103,7 +103,9 @@ def component_exposure(component: Component, agent: Agent, t: Array, horizon: fl
         off = None if component.period_days is None else component.period_days - (component.on_days or 0.0)
         return relative_dose * exposure.window(t, start, stop, component.on_days, off)
     if component.on_days is not None:
-        raise RegimenError(f"regimen `{component.text()}`: field `on/period`: {agent.name} has no on/off schedule; leave it out")
+        raise RegimenError(
+            f"regimen `{component.text()}`: field `on/period`: {agent.name} has no on/off schedule; leave it out"
+        )
     if kinetics.kind == "continuous":
         return exposure.continuous(t, start, stop, component.amount / component.interval_days, constants)
     times = dose_times(component, stop)
@@ -143,7 +145,12 @@ def pack(cells: Sequence[Cell], catalogue: Catalogue, grid: Grid, terms: int | N
         if loading := PRETREATMENTS[cell.pretreatment]:
             for c in Regimen.parse(loading, catalogue).components:
                 given.append(
-                    (Component(c.agent, c.amount, c.unit, c.interval_days, start_day=-PRETREATMENT_DAYS, stop_day=0.0), 1.0)
+                    (
+                        Component(
+                            c.agent, c.amount, c.unit, c.interval_days, start_day=-PRETREATMENT_DAYS, stop_day=0.0
+                        ),
+                        1.0,
+                    )
                 )
         for component, loaded in given:
             agent = catalogue.agents[component.agent]
@@ -165,9 +172,7 @@ def pack(cells: Sequence[Cell], catalogue: Catalogue, grid: Grid, terms: int | N
     rows += [zero] * max((terms or 1) - len(rows), 0)
     skeletons: dict[tuple, int] = {}
     skeleton_of = [skeletons.setdefault((c.regimen, c.pretreatment), len(skeletons)) for c in cells]
-    immune = [
-        float(any("immune" in catalogue.agents[a].modules for a in cell.regimen.agents)) for cell in cells
-    ]
+    immune = [float(any("immune" in catalogue.agents[a].modules for a in cell.regimen.agents)) for cell in cells]
     return CellArrays(
         cancer=jnp.asarray([CANCERS.index(c.cancer) for c in cells], dtype=jnp.int32),
         skeleton=jnp.asarray([skeleton_of.index(i) for i in range(len(skeletons))], dtype=jnp.int32),

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from osteobayes.cycle import fluxes
 from osteobayes.cycle.responses import log_positive, power
 
+
 class State(NamedTuple):
     """State of every column; the tumour and immune states of skeleton columns are carried along unused."""
 
@@ -93,9 +94,7 @@ def bone_field(
 
 def osteoclast_loss(y: State, N: Array, p: Mapping[str, Array], u: Mapping[str, Array]) -> Float[Array, " column"]:
     """Loss rate of osteoclasts (1/day): the one rate that drugs can make fast, so the solver treats it exponentially."""
-    Lf = fluxes.free_rankl(
-        y.P, y.B, fluxes.pthrp(N, y.G, p), fluxes.half_saturation(N, p["tumour_half_burden"]), p, u
-    )
+    Lf = fluxes.free_rankl(y.P, y.B, fluxes.pthrp(N, y.G, p), fluxes.half_saturation(N, p["tumour_half_burden"]), p, u)
     tgfb = fluxes.osteoclast_tgfb_response(power(log_positive(y.G), p["tgfb_slope"]), p)
     return p["osteoclast_turnover"] * fluxes.osteoclast_apoptosis(Lf, tgfb, p, u)
 

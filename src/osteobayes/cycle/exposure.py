@@ -69,7 +69,9 @@ def window(
     """
 
     def pulse(begin, end):
-        return jax.nn.sigmoid((t - begin) / (0.25 * EDGE_DAYS) - 2.0) * jax.nn.sigmoid((end - t) / (0.25 * EDGE_DAYS) + 2.0)
+        return jax.nn.sigmoid((t - begin) / (0.25 * EDGE_DAYS) - 2.0) * jax.nn.sigmoid(
+            (end - t) / (0.25 * EDGE_DAYS) + 2.0
+        )
 
     if on_days is None or off_days is None:
         return pulse(start, stop)

@@ -201,7 +201,12 @@ def _from_mapping(value: Mapping[str, Any], catalogue: Catalogue) -> Regimen:
             raise RegimenError(f"regimen mapping: unknown field `{sorted(extra)[0]}`; use {', '.join(sorted(allowed))}")
         if "agent" not in entry:
             raise RegimenError("regimen mapping: field `agent` is missing")
-        text = [str(entry["agent"]), str(entry.get("dose", "")), str(entry.get("schedule", "")), str(entry.get("on_off", ""))]
+        text = [
+            str(entry["agent"]),
+            str(entry.get("dose", "")),
+            str(entry.get("schedule", "")),
+            str(entry.get("on_off", "")),
+        ]
         text += [f"x{entry['doses']}"] if "doses" in entry else []
         text += [f"from day {entry['from_day']}"] if "from_day" in entry else []
         text += [f"until day {entry['until_day']}"] if "until_day" in entry else []

@@ -107,7 +107,13 @@ def _check(agent: Agent) -> list[tuple[str, str, str]]:
         if action.flux not in ACTIONS:
             found.append(("actions", f"{action.flux!r} is not a drug action", f"use one of {', '.join(ACTIONS)}"))
         elif (action.form == "fraction") != (action.flux in FRACTIONS):
-            found.append(("actions", f"{action.flux!r} cannot be a {action.form}", "fractions are " + ", ".join(sorted(FRACTIONS))))
+            found.append(
+                (
+                    "actions",
+                    f"{action.flux!r} cannot be a {action.form}",
+                    "fractions are " + ", ".join(sorted(FRACTIONS)),
+                )
+            )
     if agent.kinetics.kind != "window" and agent.kinetics.half_life_days is None:
         found.append(("kinetics", "the half-life is missing", "give half_life_days"))
     return found

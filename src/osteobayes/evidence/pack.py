@@ -249,7 +249,16 @@ def pack(
         Which rows: ``fit``, or ``check`` for comparison with what was not fitted.
     """
     b = _Builder(evidence, catalogue, grid, accrual_share, default_horizon)
-    for dim in ("study_sre", "study_registry", "study_os", "study_os_unseen", "study_pfs", "study_trial", "contrast", "onset"):
+    for dim in (
+        "study_sre",
+        "study_registry",
+        "study_os",
+        "study_os_unseen",
+        "study_pfs",
+        "study_trial",
+        "contrast",
+        "onset",
+    ):
         b.effects[dim] = {}
     t = grid.years
     frame = evidence.outcomes
@@ -284,7 +293,9 @@ def pack(
         definition = row.endpoint if row.endpoint in study.events else ""
         if row.statistic == "proportion" and definition:
             note("crude", row.outcome_id, row, float(row.events))
-            out["crude"].append((b.arm("SRE", row.study, row.arm, definition), quadrature(t, until(row, study)), float(row.n)))
+            out["crude"].append(
+                (b.arm("SRE", row.study, row.arm, definition), quadrature(t, until(row, study)), float(row.n))
+            )
         elif row.statistic == "completion":
             years = until(row, study)
             note("completion", row.outcome_id, row, float(row.events))
@@ -311,7 +322,13 @@ def pack(
         elif row.statistic == "mean_rate" and definition:
             note("rate", row.outcome_id, row, float(row.value_si))
             out["rate"].append(
-                (b.arm("SRE", row.study, row.arm, definition), quadrature(t, until(row, study)), float(row.n), _limit(row.low), _limit(row.high))
+                (
+                    b.arm("SRE", row.study, row.arm, definition),
+                    quadrature(t, until(row, study)),
+                    float(row.n),
+                    _limit(row.low),
+                    _limit(row.high),
+                )
             )
         elif row.statistic == "incidence_proportion" and row.endpoint == "bone_metastasis":
             horizon, accrual = b.horizon(study)
@@ -323,18 +340,22 @@ def pack(
                  b.effect("study_registry", f"{row.study} incidence"), metachronous, stay, float(row.n))
             )  # fmt: skip
 
-    for (study_id, arm), group in rows[rows["statistic"] == "first_event_proportion"].groupby(["study", "arm"], sort=False):
+    for (study_id, arm), group in rows[rows["statistic"] == "first_event_proportion"].groupby(
+        ["study", "arm"], sort=False
+    ):
         first = next(group.itertuples())
         counts = np.zeros(len(COMPONENTS))
         for row in group.itertuples():
             counts[COMPONENTS.index(row.component)] = row.events
         note("split", f"{study_id}/first_events_{arm}", first, counts)
         study = evidence.studies[study_id]
-        out["split"].append((b.arm("SRE", study_id, arm, first.endpoint), quadrature(t, until(first, study)), counts.sum()))
+        out["split"].append(
+            (b.arm("SRE", study_id, arm, first.endpoint), quadrature(t, until(first, study)), counts.sum())
+        )
 
-    for (study_id, arm), group in rows[(rows["statistic"] == "cumulative_incidence") & (rows["endpoint"] == "bone_metastasis")].groupby(
-        ["study", "arm"], sort=False
-    ):
+    for (study_id, _arm), group in rows[
+        (rows["statistic"] == "cumulative_incidence") & (rows["endpoint"] == "bone_metastasis")
+    ].groupby(["study", "arm"], sort=False):
         group = group.sort_values("time_years")
         note("incidence_curve", f"{study_id}/curve", next(group.itertuples()), group["value_si"].to_numpy(float))
         study = evidence.studies[study_id]
@@ -355,7 +376,11 @@ def _stack(items: list, width: int | None = None) -> list[np.ndarray]:
 
 def _pad(arrays: list[np.ndarray]) -> np.ndarray:
     longest = max((len(a) for a in arrays), default=0)
-    return np.stack([np.pad(a, (0, longest - len(a)), constant_values=np.nan) for a in arrays]) if arrays else np.zeros((0, 0))
+    return (
+        np.stack([np.pad(a, (0, longest - len(a)), constant_values=np.nan) for a in arrays])
+        if arrays
+        else np.zeros((0, 0))
+    )
 
 
 def _arms(b: _Builder, kind: str) -> Arms:
@@ -373,7 +398,9 @@ def _arms(b: _Builder, kind: str) -> Arms:
             counted[[COMPONENTS.index(c) for c in event.components]] = 1.0
             detection[DETECTIONS.index(event.detection)] = 1.0
         treated = study.design == "randomised" and arm_id not in reference_arm(study, frame)
-        pooled = bool(study.arm(arm_id).overlaps) and arm_id not in set(frame.loc[frame["study"] == study_id, "arm"][frame["versus"] != ""])
+        pooled = bool(study.arm(arm_id).overlaps) and arm_id not in set(
+            frame.loc[frame["study"] == study_id, "arm"][frame["versus"] != ""]
+        )
         columns.append(
             (
                 counted,
@@ -398,10 +425,19 @@ def _arms(b: _Builder, kind: str) -> Arms:
         cell[i, len(m) :] = m[0][0]
     if not columns:
         empty = np.zeros(0, dtype=np.int32)
-        return Arms(cell, weight, np.zeros((0, len(COMPONENTS))), np.zeros((0, len(DETECTIONS))), *[empty] * 5, np.zeros((0, len(t))))
+        return Arms(
+            cell,
+            weight,
+            np.zeros((0, len(COMPONENTS))),
+            np.zeros((0, len(DETECTIONS))),
+            *[empty] * 5,
+            np.zeros((0, len(t))),
+        )
     counted, detection, r_sre, sre, r_os, os_, pfs, contrast, dropout, admin = _stack(columns)
     # effects of registries stand behind those of the trials in one vector
-    return Arms(cell, weight, counted, detection, _joined(sre, r_sre), _joined(os_, r_os), pfs, contrast, dropout, admin)
+    return Arms(
+        cell, weight, counted, detection, _joined(sre, r_sre), _joined(os_, r_os), pfs, contrast, dropout, admin
+    )
 
 
 def _joined(trial: np.ndarray, registry: np.ndarray) -> np.ndarray:
@@ -423,9 +459,14 @@ def _assemble(b: _Builder, out: Mapping, keys: Mapping, seen: Mapping, table: li
     keys["median"][:], seen["median"][:] = [keys["median"][i] for i in order], [seen["median"][i] for i in order]
     medians = [out["median"][i] for i in order]
     if medians:
-        data["median"] = {k: Median(*_stack([m[1:] for m in medians if m[0] == k])) for k in KINDS if any(m[0] == k for m in medians)}
+        data["median"] = {
+            k: Median(*_stack([m[1:] for m in medians if m[0] == k])) for k in KINDS if any(m[0] == k for m in medians)
+        }
     order = sorted(range(len(out["hazard_ratio"])), key=lambda i: KINDS.index(out["hazard_ratio"][i][0]))
-    keys["hazard_ratio"][:], seen["hazard_ratio"][:] = [keys["hazard_ratio"][i] for i in order], [seen["hazard_ratio"][i] for i in order]
+    keys["hazard_ratio"][:], seen["hazard_ratio"][:] = (
+        [keys["hazard_ratio"][i] for i in order],
+        [seen["hazard_ratio"][i] for i in order],
+    )
     ratios = [out["hazard_ratio"][i] for i in order]
     where = {(r["study"], r["arm"], r["endpoint"], r["family"]): r["outcome"] for r in table}
     if ratios:
@@ -438,7 +479,19 @@ def _assemble(b: _Builder, out: Mapping, keys: Mapping, seen: Mapping, table: li
                 anchor = {f: where.get((study, versus, endpoint, f)) for f in ("crude", "median")}
                 family = "crude" if anchor["crude"] else "median" if anchor["median"] else ""
                 index = {f: keys[f].index(anchor[f]) if family == f else 0 for f in ("crude", "median")}
-                block.append((treated, reference, q, se, share, float(family == "crude"), float(family == "median"), index["crude"], index["median"]))
+                block.append(
+                    (
+                        treated,
+                        reference,
+                        q,
+                        se,
+                        share,
+                        float(family == "crude"),
+                        float(family == "median"),
+                        index["crude"],
+                        index["median"],
+                    )
+                )
             if block:
                 data["hazard_ratio"][kind] = HazardRatio(*_stack(block))
     if out["rate"]:
@@ -447,7 +500,9 @@ def _assemble(b: _Builder, out: Mapping, keys: Mapping, seen: Mapping, table: li
         data["incidence"] = Incidence(*_stack(out["incidence"]))
     if out["incidence_curve"]:
         onset, effect, years, n = zip(*out["incidence_curve"], strict=True)
-        data["incidence_curve"] = IncidenceCurve(np.asarray(onset), np.asarray(effect), _pad(list(years)), np.asarray(n))
+        data["incidence_curve"] = IncidenceCurve(
+            np.asarray(onset), np.asarray(effect), _pad(list(years)), np.asarray(n)
+        )
     coords = {dim: tuple(levels) for dim, levels in b.effects.items()}
     n_sre, n_os, n_unseen = (len(coords[d]) for d in ("study_sre", "study_os", "study_os_unseen"))
     for kind, a in arms.items():
@@ -456,9 +511,7 @@ def _assemble(b: _Builder, out: Mapping, keys: Mapping, seen: Mapping, table: li
             sre_effect=np.where(a.sre_effect < 0, n_sre - a.sre_effect, a.sre_effect).astype(np.int32),
             death_effect=np.where(death < 0, n_os + n_unseen - death, death).astype(np.int32),
         )
-    observed = {
-        f: (_pad(v) if f == "incidence_curve" else np.asarray(v, dtype=float)) for f, v in seen.items() if v
-    }
+    observed = {f: (_pad(v) if f == "incidence_curve" else np.asarray(v, dtype=float)) for f, v in seen.items() if v}
     families = [f for f in FAMILIES if keys[f]]
     return Packed(
         cells=tuple(b.cells), grid=b.grid, arms=arms, data=data, observed=observed,

@@ -61,7 +61,14 @@ class Sampler:
         def run_block(state: HMCState, data: Data):
             def step(s: HMCState, _):
                 s = sample(s, (data,), {})
-                stats = (s.diverging, s.num_steps, s.accept_prob, s.energy, -s.potential_energy, s.adapt_state.step_size)
+                stats = (
+                    s.diverging,
+                    s.num_steps,
+                    s.accept_prob,
+                    s.energy,
+                    -s.potential_energy,
+                    s.adapt_state.step_size,
+                )
                 return s, (ravel_pytree(s.z)[0], dict(zip(STATS, stats, strict=True)))
 
             return jax.lax.scan(step, state, None, length=self.block)

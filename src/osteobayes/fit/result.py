@@ -56,12 +56,29 @@ def outcome_frame(packed: Packed) -> pd.DataFrame:
     for family, ids in packed.outcomes.items():
         for i, outcome in enumerate(ids):
             info = packed.table.loc[outcome]
-            base = {"outcome": outcome, "family": family, "index": i, "study": info["study"], "arm": info["arm"], "endpoint": info["endpoint"], "cancer": info["cancer"], "patients": info["patients"]}
+            base = {
+                "outcome": outcome,
+                "family": family,
+                "index": i,
+                "study": info["study"],
+                "arm": info["arm"],
+                "endpoint": info["endpoint"],
+                "cancer": info["cancer"],
+                "patients": info["patients"],
+            }
             if family == "split":
-                rows += [base | {"outcome": f"{outcome}/{c}", "part": k} for k, c in enumerate(COMPONENTS) if packed.observed[family][i, k] > 0]
+                rows += [
+                    base | {"outcome": f"{outcome}/{c}", "part": k}
+                    for k, c in enumerate(COMPONENTS)
+                    if packed.observed[family][i, k] > 0
+                ]
             elif family == "incidence_curve":
                 years = packed.data[family].years[i]
-                rows += [base | {"outcome": f"{outcome}/{y * 12:.0f}mo", "part": k} for k, y in enumerate(years) if np.isfinite(y)]
+                rows += [
+                    base | {"outcome": f"{outcome}/{y * 12:.0f}mo", "part": k}
+                    for k, y in enumerate(years)
+                    if np.isfinite(y)
+                ]
             else:
                 rows.append(base | {"part": -1})
     return pd.DataFrame(rows)
@@ -95,8 +112,16 @@ def _printed_width(packed: Packed, row: Any, observed: float) -> float:
         return float(observed * (np.exp(1.645 * se) - np.exp(-1.645 * se)))
     if row.family == "median":
         blocks = list(packed.data["median"].values())
-        low, high = (np.concatenate([np.asarray(getattr(b, k)) for b in blocks])[row.index] * 12 for k in ("low", "high"))
-        sd = np.log(high / low) / 3.92 if np.isfinite(high) and np.isfinite(low) else np.log(observed / low) / 1.96 if np.isfinite(low) else np.nan
+        low, high = (
+            np.concatenate([np.asarray(getattr(b, k)) for b in blocks])[row.index] * 12 for k in ("low", "high")
+        )
+        sd = (
+            np.log(high / low) / 3.92
+            if np.isfinite(high) and np.isfinite(low)
+            else np.log(observed / low) / 1.96
+            if np.isfinite(low)
+            else np.nan
+        )
         return float(observed * (np.exp(1.645 * sd) - np.exp(-1.645 * sd))) if np.isfinite(sd) else np.nan
     return np.nan
 
@@ -107,7 +132,9 @@ def coverage(packed: Packed, posterior: dict[str, np.ndarray], prior: dict[str, 
     tail = (1 - LEVEL) / 2
     rows = []
     for row in frame.itertuples():
-        raw = packed.observed[row.family][row.index] if row.part < 0 else packed.observed[row.family][row.index, row.part]
+        raw = (
+            packed.observed[row.family][row.index] if row.part < 0 else packed.observed[row.family][row.index, row.part]
+        )
         observed = float(_printed(packed, row, raw))
         post, pre = _column(packed, row, posterior), _column(packed, row, prior)
         low, mid, high = np.nanquantile(post, [tail, 0.5, 1 - tail])
@@ -160,7 +187,9 @@ def finish(run: Run, sampler: Sampler, begin: dict[str, np.ndarray], timings: di
     def posterior_draw(arguments):
         z, key = arguments
         sites = constrain(model.sampled, sampler.unravel(z))
-        sites = model.priors.sample(jax.random.fold_in(key, 1), data["hyper"], model.coords, names=model.prior_only, given=sites)
+        sites = model.priors.sample(
+            jax.random.fold_in(key, 1), data["hyper"], model.coords, names=model.prior_only, given=sites
+        )
         return evaluate(model, data, sites, jax.random.fold_in(key, 2)) | {"sites": sites}
 
     def prior_draw(key):
@@ -168,7 +197,9 @@ def finish(run: Run, sampler: Sampler, begin: dict[str, np.ndarray], timings: di
         return evaluate(model, data, sites, jax.random.fold_in(key, 4)) | {"sites": sites}
 
     post = map_draws(posterior_draw, (flat, jax.random.split(seed, len(flat))), len(flat), workers)
-    pre = map_draws(prior_draw, jax.random.split(jax.random.fold_in(seed, 9), settings.prior_draws), settings.prior_draws, workers)
+    pre = map_draws(
+        prior_draw, jax.random.split(jax.random.fold_in(seed, 9), settings.prior_draws), settings.prior_draws, workers
+    )
     shaped = jax.tree.map(lambda x: x.reshape(chains, n, *x.shape[1:]), post)
     lead, one = ("chain", "draw"), ("chain", "draw")
     pre_shaped = jax.tree.map(lambda x: x[None], pre)
@@ -207,7 +238,9 @@ def diagnose(run, sampler, begin, draws, stats, post, pre, table, timings) -> di
     ]
     flat = draws.reshape(-1, draws.shape[-1])
     constrained = jax.vmap(lambda z: constrain(model.sampled, sampler.unravel(z)))(jnp.asarray(flat))
-    by_label = np.concatenate([np.asarray(constrained[n]).reshape(len(flat), -1) for n in sorted(model.sampled)], axis=1)
+    by_label = np.concatenate(
+        [np.asarray(constrained[n]).reshape(len(flat), -1) for n in sorted(model.sampled)], axis=1
+    )
     by_chain = by_label.reshape(*draws.shape[:2], -1)
     enough = draws.shape[1] >= 8 and draws.shape[0] >= 2
     nan = np.full(by_chain.shape[-1], np.nan)
@@ -218,13 +251,24 @@ def diagnose(run, sampler, begin, draws, stats, post, pre, table, timings) -> di
     divergences = int(stats["diverging"].sum())
     failures = int((post["failures"] > 0).sum())
     weights = start.weights(
-        [start.Optimum(z, d, c, w, f) for z, d, c, w, f in zip(begin["optima"], begin["log_density"], begin["covariance"], begin["log_weight"], begin["found"], strict=True)]
+        [
+            start.Optimum(z, d, c, w, f)
+            for z, d, c, w, f in zip(
+                begin["optima"],
+                begin["log_density"],
+                begin["covariance"],
+                begin["log_weight"],
+                begin["found"],
+                strict=True,
+            )
+        ]
     )
     nearest = []
     for chain in draws:
         centre = chain.mean(axis=0)
         distance = [
-            (centre - z) @ np.linalg.solve(c, centre - z) for z, c in zip(begin["optima"], begin["covariance"], strict=True)
+            (centre - z) @ np.linalg.solve(c, centre - z)
+            for z, c in zip(begin["optima"], begin["covariance"], strict=True)
         ]
         nearest.append(int(np.argmin(distance)))
     by_family = {
@@ -241,9 +285,13 @@ def diagnose(run, sampler, begin, draws, stats, post, pre, table, timings) -> di
     share = float(table["inside"].mean())
     problems = []
     if not np.nanmax(rhat) <= 1.01:
-        problems.append(f"R-hat of {labels[int(np.nanargmax(rhat))] if enough else 'all'} is {np.nanmax(rhat) if enough else float('nan'):.3f} (limit 1.01)")
+        problems.append(
+            f"R-hat of {labels[int(np.nanargmax(rhat))] if enough else 'all'} is {np.nanmax(rhat) if enough else float('nan'):.3f} (limit 1.01)"
+        )
     if not np.nanmin(bulk) >= 200:
-        problems.append(f"bulk ESS of {labels[int(np.nanargmin(bulk))] if enough else 'all'} is {np.nanmin(bulk) if enough else float('nan'):.0f} (limit 200)")
+        problems.append(
+            f"bulk ESS of {labels[int(np.nanargmin(bulk))] if enough else 'all'} is {np.nanmin(bulk) if enough else float('nan'):.0f} (limit 200)"
+        )
     if divergences > 0.001 * stats["diverging"].size:
         problems.append(f"{divergences} divergences in {stats['diverging'].size} draws (limit 0.1 %)")
     if failures > 0.001 * len(flat):

@@ -102,7 +102,9 @@ def _zip_inputs(path: Path, data: Path, priors: Path, overlay: Path | None) -> N
         for folder, name in ((data, "datasets"), (priors, "priors")):
             for file in sorted(folder.rglob("*")):
                 if file.is_file() and file.suffix in (".yaml", ".csv", ".json", ".md"):
-                    archive.writestr(zipfile.ZipInfo(f"{name}/{file.relative_to(folder).as_posix()}"), file.read_bytes())
+                    archive.writestr(
+                        zipfile.ZipInfo(f"{name}/{file.relative_to(folder).as_posix()}"), file.read_bytes()
+                    )
         if overlay is not None:
             archive.writestr(zipfile.ZipInfo("overlay.yaml"), overlay.read_bytes())
     write_atomically(path, buffer.getvalue())
@@ -251,7 +253,11 @@ def calibrate(
     return _continue(run, report, advance)
 
 
-def resume(path: str | Path, report: Report = lambda text: None, advance: Callable[[int, int, str], None] = lambda d, t, x: None) -> Run:
+def resume(
+    path: str | Path,
+    report: Report = lambda text: None,
+    advance: Callable[[int, int, str], None] = lambda d, t, x: None,
+) -> Run:
     """Continue an interrupted run; the draws are those of an uninterrupted one (same machine type and settings).
 
     Raises
@@ -265,7 +271,9 @@ def resume(path: str | Path, report: Report = lambda text: None, advance: Callab
     was, now = run.manifest["device"], {"backend": jax.default_backend(), "cpu": cpu_tag()}
     for key, value in now.items():
         if was[key] != value:
-            raise RunError(f"{run.path}: made with {key} {was[key]}, this machine has {value}; draws would differ, so resume it there")
+            raise RunError(
+                f"{run.path}: made with {key} {was[key]}, this machine has {value}; draws would differ, so resume it there"
+            )
     if run.model.fingerprint() != run.manifest["fingerprint"]:
         raise RunError(f"{run.path}: inputs.zip does not match the manifest; the folder was changed")
     return _continue(run, report, advance)
@@ -285,7 +293,9 @@ def _continue(run: Run, report: Report, advance: Callable[[int, int, str], None]
     run._memory["model"] = model
     data = model.sampling_data
     sampler = Sampler(model, settings.half, settings.target, settings.max_tree_depth, settings.block)
-    report(f"compiling (about a minute on two cores): {sum(int(np.prod(s.shape)) for s in model.sampled.values())} sampled scalars")
+    report(
+        f"compiling (about a minute on two cores): {sum(int(np.prod(s.shape)) for s in model.sampled.values())} sampled scalars"
+    )
     sampler.compile(data)
     timings = dict(run.manifest["timings"])
     timings["compile_s"] = timings.get("compile_s", 0.0) + time.time() - begun
@@ -372,14 +382,19 @@ def _sample(run: Run, sampler: Sampler, data: Data, begin: dict, settings: Setti
     if done:
         last = _load(run.blocks[-1])
         like = jax.eval_shape(lambda: sampler._plain_state(begin["starts"][0], data))
-        states = [state_from({k.removeprefix(f"chain{c}_"): v for k, v in last.items() if k.startswith(f"chain{c}_")}, like) for c in range(settings.chains)]
+        states = [
+            state_from({k.removeprefix(f"chain{c}_"): v for k, v in last.items() if k.startswith(f"chain{c}_")}, like)
+            for c in range(settings.chains)
+        ]
     total = len(phases) * block
     with ThreadPoolExecutor(_workers(settings)) as pool:
         for i, phase in enumerate(phases):
             if i < len(done):
                 continue
             if i == 0:
-                states = [sampler.first_state(begin["starts"][c], data, metric[c], keys[c]) for c in range(settings.chains)]
+                states = [
+                    sampler.first_state(begin["starts"][c], data, metric[c], keys[c]) for c in range(settings.chains)
+                ]
             elif phase == 1 and phases[i - 1] == 0:
                 # the second three quarters of the first half: the start of the chain is not the posterior
                 first = np.concatenate([_load(p)["draws"] for p in run.blocks], axis=1)
@@ -397,7 +412,11 @@ def _sample(run: Run, sampler: Sampler, data: Data, begin: dict, settings: Setti
                 arrays |= {f"chain{c}_{k}": v for k, v in state_arrays(s).items()}
             _savez(run.path / "blocks" / f"{i:04d}.npz", arrays)
             text = ("warm-up 1/2", "warm-up 2/2", "sampling")[phase]
-            advance((i + 1) * block, total, f"{text}: {stats['n_steps'].mean():.0f} leapfrogs, acceptance {stats['acceptance_rate'].mean():.2f}, {int(stats['diverging'].sum())} divergent")
+            advance(
+                (i + 1) * block,
+                total,
+                f"{text}: {stats['n_steps'].mean():.0f} leapfrogs, acceptance {stats['acceptance_rate'].mean():.2f}, {int(stats['diverging'].sum())} divergent",
+            )
 
 
 def peak_memory_gib() -> float:
@@ -409,7 +428,9 @@ def peak_memory_gib() -> float:
 def draws_of(run: Run) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Unconstrained draws [chain, draw, parameter] and statistics of the sampling phase."""
     kept = [b for b in (_load(p) for p in run.blocks) if int(b["phase"]) == 2]
-    stats = {k.removeprefix("stat_"): np.concatenate([b[k] for b in kept], axis=1) for k in kept[0] if k.startswith("stat_")}
+    stats = {
+        k.removeprefix("stat_"): np.concatenate([b[k] for b in kept], axis=1) for k in kept[0] if k.startswith("stat_")
+    }
     return np.concatenate([b["draws"] for b in kept], axis=1), stats
 
 

@@ -9,7 +9,7 @@ import scipy.optimize
 
 from osteobayes.errors import RunError
 
-HELD_VARIANCE = 0.5
+HELD_VARIANCE = 0.25
 """Metric of coordinates that the search holds (log standard deviations)."""
 SAME_MODE = 2.0
 """Optima whose root-mean-square Mahalanobis distance is below this are one mode."""
@@ -57,7 +57,13 @@ def minimise(potential: ValueAndGrad, z: np.ndarray, free: np.ndarray, iteration
             best["x"], best["f"] = x.copy(), float(value)
         return float(value), np.asarray(gradient)[free]
 
-    scipy.optimize.minimize(penalised, z[free], jac=True, method="L-BFGS-B", options={"maxiter": iterations, "maxcor": 30, "maxfun": 2 * iterations})
+    scipy.optimize.minimize(
+        penalised,
+        z[free],
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": iterations, "maxcor": 30, "maxfun": 2 * iterations},
+    )
     return best["x"], best["f"]
 
 
@@ -74,9 +80,7 @@ def hessian(potential: ValueAndGrad, z: np.ndarray, free: np.ndarray, workers: i
     return 0.5 * (H + H.T)
 
 
-def laplace(
-    potential: ValueAndGrad, z: np.ndarray, free: np.ndarray, workers: int
-) -> tuple[np.ndarray, float]:
+def laplace(potential: ValueAndGrad, z: np.ndarray, free: np.ndarray, workers: int) -> tuple[np.ndarray, float]:
     """Covariance at an optimum over the free coordinates and its log determinant; held ones get :data:`HELD_VARIANCE`.
 
     Curvatures below 0.1 (flat or saddle directions) are raised to it.
@@ -111,7 +115,9 @@ def search(
         ends = list(pool.map(lambda z: minimise(potential, z, free, iterations), starts))
     ends = sorted((e for e in ends if np.isfinite(e[1])), key=lambda e: e[1])
     if not ends:
-        raise RunError("no start of the optimisation reached a finite density; look at the prior predictive (a prior far from the data?)")
+        raise RunError(
+            "no start of the optimisation reached a finite density; look at the prior predictive (a prior far from the data?)"
+        )
     progress(f"{len(starts)} starts ended at log density {', '.join(f'{-f:.1f}' for _, f in ends)}")
     optima: list[Optimum] = []
     for z, f in ends:

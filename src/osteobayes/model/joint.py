@@ -64,10 +64,19 @@ class Model:
         share = constants.get("followup_accrual_share", 0.6)
         horizon = constants.get("followup_horizon", 36.0)
         packed = pack_evidence(
-            evidence, catalogue, grid, quadrature, interpolation, float(share), float(horizon), use=use  # type: ignore[arg-type]
+            evidence,
+            catalogue,
+            grid,
+            quadrature,
+            interpolation,
+            float(share),
+            float(horizon),
+            use=use,  # type: ignore[arg-type]
         )
         if not packed.outcomes:
-            raise EvidenceError([Problem("datasets", None, "use", f"no row has use `{use}`", "mark rows that the model should fit")])
+            raise EvidenceError(
+                [Problem("datasets", None, "use", f"no row has use `{use}`", "mark rows that the model should fit")]
+            )
         fitted = {p for p in packed.table["patients"] if p}
         clashes = {k: v for k, v in priors.patients().items() if k in fitted}
         if clashes:
@@ -78,7 +87,9 @@ class Model:
             )
         missing = [n for n in (*CYCLE_PARAMETERS, *parameter_names(catalogue)[1:]) if n not in priors.parameters]
         if missing:
-            raise OsteobayesError(f"the priors lack `{missing[0]}`; add it to priors/ (an agent of priors/therapies may name it)")
+            raise OsteobayesError(
+                f"the priors lack `{missing[0]}`; add it to priors/ (an agent of priors/therapies may name it)"
+            )
         return cls(evidence, priors, packed, catalogue, grid)
 
     @cached_property
@@ -114,7 +125,10 @@ class Model:
     @cached_property
     def data(self) -> Data:
         """Everything the compiled functions take: arrays, weights, hyperparameters."""
-        strong = lambda x: jnp.asarray(x, dtype=float) if np.issubdtype(np.asarray(x).dtype, np.floating) else jnp.asarray(x)  # noqa: E731
+
+        def strong(x: Any) -> Array:
+            return jnp.asarray(x, dtype=float) if np.issubdtype(np.asarray(x).dtype, np.floating) else jnp.asarray(x)
+
         return jax.tree.map(
             strong,
             {
@@ -139,7 +153,9 @@ class Model:
         """Parameters on the natural scale from site values."""
         return self.priors.values(dict(sites), data["hyper"])
 
-    def hazards(self, values: Mapping[str, Array], data: Data, method: str | None = None) -> tuple[CellHazards, solve.Trajectories]:
+    def hazards(
+        self, values: Mapping[str, Array], data: Data, method: str | None = None
+    ) -> tuple[CellHazards, solve.Trajectories]:
         """Solve the cells and turn trajectories into hazards."""
         cycle = {k: values[k] for k in (*CYCLE_PARAMETERS, *self.potencies[1:])}
         path = solve.trajectories(cycle, self.potencies, data["cells"], self.grid, method or self.method)
@@ -155,7 +171,8 @@ class Model:
         """Log likelihood of every outcome by family (unweighted); -inf everywhere if a cell could not be solved."""
         expected, failed = self.expected(self.values(sites, data), data, method)
         return {
-            f: jnp.where(failed > 0, -jnp.inf, likelihood.log_lik(f, data["observed"][f], a)) for f, a in expected.items()
+            f: jnp.where(failed > 0, -jnp.inf, likelihood.log_lik(f, data["observed"][f], a))
+            for f, a in expected.items()
         }
 
     def log_density(self, sites: Mapping[str, Array], data: Data, method: str | None = None) -> Array:
@@ -188,11 +205,16 @@ class Model:
             for name in self.sites:
                 if uninformed[name]:
                     after = self.compiled_log_likelihood(base | {name: other[name]}, self.data)
-                    uninformed[name] = all(np.array_equal(before[f], np.asarray(x), equal_nan=True) for f, x in after.items())
+                    uninformed[name] = all(
+                        np.array_equal(before[f], np.asarray(x), equal_nan=True) for f, x in after.items()
+                    )
         for site in self.sites.values():  # an informed effect informs its standard deviation through the prior
             sd = self.priors[site.parameter].between_sd
             if sd in uninformed and not uninformed[site.name]:
                 uninformed[sd] = False
+            common = f"{site.parameter}_common"
+            if common in uninformed and not uninformed[site.name]:
+                uninformed[common] = False
         return tuple(n for n, same in uninformed.items() if same)
 
     @cached_property

@@ -124,7 +124,9 @@ def quadrature_at(x: Array, t: Array) -> tuple[Array, Array]:
     return q.at[0].add(-0.5 * dt), 1.0 - jnp.abs(r)
 
 
-def expected(values: Mapping[str, Array], cells: CellHazards, data: Mapping[str, Any], t: Array) -> dict[str, dict[str, Array]]:
+def expected(
+    values: Mapping[str, Array], cells: CellHazards, data: Mapping[str, Any], t: Array
+) -> dict[str, dict[str, Array]]:
     """Arguments of each family's likelihood, one leading entry an outcome.
 
     Parameters
@@ -166,7 +168,17 @@ def expected(values: Mapping[str, Array], cells: CellHazards, data: Mapping[str,
         for kind, r in rows["median"].items():
             c = curves[kind]
             y = (c.at_risk * c.stay)[r.arm]
-            blocks.append({"hazard": c.hazard[r.arm], "y": y, "n": r.n, "low": r.low, "high": r.high, "reached": r.reached, "last": r.last})
+            blocks.append(
+                {
+                    "hazard": c.hazard[r.arm],
+                    "y": y,
+                    "n": r.n,
+                    "low": r.low,
+                    "high": r.high,
+                    "reached": r.reached,
+                    "last": r.last,
+                }
+            )
         out["median"] = jax.tree.map(lambda *x: jnp.concatenate(x), *blocks)
         out["median"]["t"] = jnp.broadcast_to(t, out["median"]["y"].shape)
     if "hazard_ratio" in rows:
@@ -176,7 +188,13 @@ def expected(values: Mapping[str, Array], cells: CellHazards, data: Mapping[str,
             y1 = c.member_at_risk[r.treated] * c.stay[r.treated][:, None]
             y0 = c.member_at_risk[r.reference] * c.stay[r.reference][:, None]
             b = jax.vmap(lambda l1, a1, l0, a0, q, p1, w: contrast.hazard_ratio(l1, a1, l0, a0, q, p1, w))(
-                c.member_hazard[r.treated], y1, c.member_hazard[r.reference], y0, r.quadrature, r.allocation, weight[r.treated]
+                c.member_hazard[r.treated],
+                y1,
+                c.member_hazard[r.reference],
+                y0,
+                r.quadrature,
+                r.allocation,
+                weight[r.treated],
             )
             z = jnp.zeros_like(b)
             rho = r.has_crude * contrast.RHO_CRUDE + r.has_median * RHO_MEDIAN[kind]
@@ -186,7 +204,9 @@ def expected(values: Mapping[str, Array], cells: CellHazards, data: Mapping[str,
             if "median" in out:
                 residual = median_residual(observed["median"], out["median"])
                 z = jnp.where(r.has_median > 0, residual[r.median], z)
-            rho = jnp.clip(rho * jnp.sqrt(2.0 * r.allocation), -0.9, 0.9)  # the reference arm's share of the contrast's variance
+            rho = jnp.clip(
+                rho * jnp.sqrt(2.0 * r.allocation), -0.9, 0.9
+            )  # the reference arm's share of the contrast's variance
             blocks.append({"b": b, "se": r.se, "rho": rho, "z": z})
         out["hazard_ratio"] = jax.tree.map(lambda *x: jnp.concatenate(x), *blocks)
     if "rate" in rows:
@@ -202,9 +222,9 @@ def expected(values: Mapping[str, Array], cells: CellHazards, data: Mapping[str,
         effect = effects["registry"][r.effect]
         at_diagnosis = jax.nn.sigmoid(values["onset_at_diagnosis"][r.onset] + effect)
         scale = jnp.exp(values["onset_hazard"][r.onset] + effect)
-        later = jax.vmap(lambda s, d, g: incidence.metachronous_crude(s, values["onset_shape"], d, g, jnp.asarray(ONSET_YEARS)))(
-            scale, values["registry_death"][r.cancer], r.stay
-        )
+        later = jax.vmap(
+            lambda s, d, g: incidence.metachronous_crude(s, values["onset_shape"], d, g, jnp.asarray(ONSET_YEARS))
+        )(scale, values["registry_death"][r.cancer], r.stay)
         out["incidence"] = {"p": jnp.where(r.metachronous > 0, later, at_diagnosis), "n": r.n}
     if "incidence_curve" in rows:
         r = rows["incidence_curve"]

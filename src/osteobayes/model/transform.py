@@ -16,7 +16,13 @@ def constrain(sites: Mapping[str, Site], z: Mapping[str, Array]) -> Sites:
     out: Sites = {}
     for name, value in z.items():
         family = sites[name].family
-        out[name] = jnp.exp(value) if family in ("lognormal", "halfnormal") else jax.nn.sigmoid(value) if family == "beta" else value
+        out[name] = (
+            jnp.exp(value)
+            if family in ("lognormal", "halfnormal")
+            else jax.nn.sigmoid(value)
+            if family == "beta"
+            else value
+        )
     return out
 
 

@@ -1,0 +1,372 @@
+"""Whether to believe a run: prior and posterior predictive, prior-only contrasts, control arms, the solver.
+
+Tables only; plots belong to the room `report`, scores of numbers that were not fitted to `score`.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from jaxtyping import Array
+
+from osteobayes import solve
+from osteobayes.cycle import CYCLE_PARAMETERS, Cell, Regimen, pack
+from osteobayes.errors import OsteobayesError, RunError
+from osteobayes.evidence import Evidence
+from osteobayes.evidence.pack import Arms, reference_arm
+from osteobayes.fit import Run
+from osteobayes.fit.result import coverage, map_draws
+from osteobayes.model import Model, likelihood
+from osteobayes.observe import interpolation
+from osteobayes.observe.hazards import cell_hazards
+from osteobayes.predict import Prediction, _constants, _draws
+from osteobayes.schema import COMPONENTS, DETECTIONS
+
+LEAST_COVERAGE = 0.85
+"""In-sample 90 % coverage below this is flagged: fitted numbers are used twice, so theirs is rather too high."""
+LEAST_WIDTH = 0.8
+"""A prior-only contrast narrower than this share of its prior is not prior-only, or its prior leaks."""
+TWO_SDS = (0.05, 0.5, 0.95)
+
+
+def prior_predictive(model: Model, draws: int = 200, key: Array | None = None) -> pd.DataFrame:
+    """Each fitted number beside its prior predictive interval; no posterior is needed.
+
+    Parameters
+    ----------
+    model
+        The model.
+    draws
+        Prior draws; each solves all cells.
+    key
+        Random key; default seed 0.
+
+    Returns
+    -------
+    DataFrame
+        One row a printed number: ``outcome, family, study, arm, endpoint, cancer, observed, low, median, high`` (90 %, on
+        the printed scale: shares, months, ratios, rates), ``inside``.
+    """
+    data = model.data
+    key = jax.random.key(0) if key is None else key
+
+    def one(k: Array) -> dict[str, Array]:
+        values = model.values(model.draw_prior(jax.random.fold_in(k, 0), data), data)
+        expected, _ = model.expected(values, data)
+        return {
+            f: likelihood.simulate(f, jax.random.fold_in(k, 1 + i), a, data["observed"][f])
+            for i, (f, a) in enumerate(expected.items())
+        }
+
+    replicates = map_draws(one, jax.random.split(key, draws), draws, 1)
+    table = coverage(model.packed, replicates, replicates)
+    names = ["outcome", "family", "study", "arm", "endpoint", "cancer", "observed", "low", "median", "high", "inside"]
+    return table[names]
+
+
+def posterior_predictive(run: Run) -> pd.DataFrame:
+    """Coverage beside sharpness of the fitted numbers by family, from ``fit_by_outcome.csv``.
+
+    Returns
+    -------
+    DataFrame
+        Columns of :func:`by_family`.
+
+    Raises
+    ------
+    RunError
+        If the run holds no such file.
+    """
+    file = run.path / "fit_by_outcome.csv"
+    if not file.is_file():
+        raise RunError(f"{run.path}: there is no fit_by_outcome.csv; the run is not finished")
+    return by_family(pd.read_csv(file))
+
+
+def by_family(table: pd.DataFrame) -> pd.DataFrame:
+    """Summarise fitted numbers by family.
+
+    Parameters
+    ----------
+    table
+        One row a number: ``outcome, family, patients, inside, of_prior, of_printed``
+        (:func:`osteobayes.fit.result.coverage`).
+
+    Returns
+    -------
+    DataFrame
+        One row a family, and ``all``: ``rows, patient_sets, inside, coverage`` (nominal 0.9), ``of_prior`` and
+        ``of_printed`` (median width of the 90 % predictive interval over that of the prior and of the printed number),
+        ``flagged`` (coverage below 0.85), ``outside`` (outcomes), ``sentence``.
+    """
+    groups = [("all", table), *((str(f), g) for f, g in table.groupby("family", sort=False))]
+    rows = []
+    for family, g in groups:
+        inside = g["inside"].astype(bool)
+        share = float(inside.mean()) if len(g) else float("nan")
+        of_prior, of_printed = float(g["of_prior"].median()), float(g["of_printed"].median())
+        flagged = share < LEAST_COVERAGE
+        sharp = f"their intervals are {of_prior:.2f} of the prior's" if np.isfinite(of_prior) else "no prior to compare"
+        if np.isfinite(of_printed):
+            sharp += f" and {of_printed:.1f} times those of the printed numbers"
+        sentence = f"{family}: {int(inside.sum())} of {len(g)} numbers lie inside their 90 % interval ({share:.0%}); {sharp}."
+        if flagged:
+            sentence += f" Fitted numbers should reach {LEAST_COVERAGE:.0%}: the model misses this family."
+        rows.append(
+            {
+                "family": family, "rows": len(g), "patient_sets": g["patients"].nunique(), "inside": int(inside.sum()),
+                "coverage": share, "of_prior": of_prior, "of_printed": of_printed, "flagged": flagged,
+                "outside": ", ".join(g.loc[~inside, "outcome"]), "sentence": sentence,
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def prior_only_contrasts(prediction: Prediction, least: float = LEAST_WIDTH) -> pd.DataFrame:
+    """Whether contrasts that are graded prior-only are as wide as their priors.
+
+    Parameters
+    ----------
+    prediction
+        Of :func:`osteobayes.predict.predict`.
+    least
+        Flag a contrast whose 90 % interval (log risk ratio) is narrower than this share of its prior's.
+
+    Returns
+    -------
+    DataFrame
+        One row a prior-only regimen: ``cancer, population, regimen, versus, width_of_prior, flagged, sentence``.
+    """
+    rows = []
+    table = prediction.table
+    for row in table[table["grade"] == "prior-only"].itertuples():
+        width = float(row.width_of_prior)
+        flagged = not width >= least
+        text = f"{row.regimen} against {prediction.versus} in {prediction.cancer}: interval {width:.2f} of its prior's"
+        text += (
+            f", narrower than {least:g}: something other than its own trials informs it (shared parameters); look before use."
+            if flagged
+            else ": as wide as a prior-only contrast should be."
+        )
+        rows.append(
+            {
+                "cancer": prediction.cancer, "population": prediction.population, "regimen": row.regimen,
+                "versus": prediction.versus, "width_of_prior": width, "flagged": flagged, "sentence": text,
+            }
+        )  # fmt: skip
+    names = ["cancer", "population", "regimen", "versus", "width_of_prior", "flagged", "sentence"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def controls(evidence: Evidence) -> list[tuple[str, str]]:
+    """Study and arm of the control arms of randomised studies: comparators that are no subgroup and have a regimen."""
+    found = []
+    for study in evidence.studies.values():
+        if study.design != "randomised":
+            continue
+        reference = reference_arm(study, evidence.outcomes)
+        for arm in study.arms:
+            if arm.id in reference and not arm.overlaps and all(r for _, r, _ in study.members(arm.id)):
+                found.append((study.id, arm.id))
+    return found
+
+
+def published_at_one_year(evidence: Evidence, study: str, arm: str, endpoint: str) -> tuple[float, str]:
+    """Published share free of an endpoint at 12 months.
+
+    Parameters
+    ----------
+    evidence, study, arm
+        Where to look; rows of any use.
+    endpoint
+        ``OS`` or ``PFS``.
+
+    Returns
+    -------
+    share, source
+        A printed ``survival_at`` 12 months and its outcome id; else from the printed median, as an exponential
+        (``0.5 ** (12 / median)``; the source says so); else NaN and an empty text.
+    """
+    frame = evidence.outcomes
+    rows = frame[(frame["study"] == study) & (frame["arm"] == arm) & (frame["endpoint"] == endpoint)]
+    at = rows[rows["statistic"].isin(["survival_at", "event_free_at"]) & (np.abs(rows["time_years"] - 1.0) < 0.05)]
+    if not at.empty:
+        return float(at["value_si"].iloc[0]), str(at["outcome_id"].iloc[0])
+    medians = rows[(rows["statistic"] == "median") & rows["value_si"].notna()]
+    if medians.empty:
+        return float("nan"), ""
+    best = medians.sort_values("use", key=lambda use: use.map({"fit": 0, "check": 1, "no": 2})).iloc[0]
+    return float(0.5 ** (1.0 / best["value_si"])), f"{best['outcome_id']} (median, taken as exponential)"
+
+
+def control_arms(run: Run, draws: int = 100) -> pd.DataFrame:
+    """Burden, progression-free and overall survival of the control arms at 12 months beside the published figure.
+
+    Parameters
+    ----------
+    run
+        A finished run.
+    draws
+        Posterior draws used (thinned evenly).
+
+    Returns
+    -------
+    DataFrame
+        One row an arm and quantity: ``study, arm, cancer, quantity`` (``burden_fold``: lesion burden at 12 months over that
+        at entry; ``systemic_fold``: the systemic burden; ``PFS`` and ``OS``: shares), ``low, median, high`` (90 %),
+        ``published, source, inside`` (empty where nothing is published), ``baseline`` (whether the study's survival and
+        progression effects were fitted; if not they are 0: the cancer's typical study).
+    """
+    model, t = run.model, run.model.grid.years
+    if t[-1] < 1.0:
+        raise RunError(f"the model's grid ends at {12 * t[-1]:.0f} months, before the 12 that this check needs")
+    arms = controls(model.evidence)
+    if not arms:
+        raise OsteobayesError("the evidence holds no control arm of a randomised study")
+    cells, packed, fitted = _control_arrays(model, arms)
+    arrays = pack(cells, model.catalogue, model.grid)
+    design = jnp.asarray(model.discrepancy_design(cells))
+    year, tj, constants = jnp.asarray(interpolation(t, 1.0)), jnp.asarray(t), _constants(model)
+
+    def one(values: dict[str, Any]) -> dict[str, Array]:
+        v = {**constants, **values}
+        cycle = {k: v[k] for k in (*CYCLE_PARAMETERS, *model.potencies[1:])}
+        path = solve.trajectories(cycle, model.potencies, arrays, model.grid)
+        hazards = cell_hazards(path, v, arrays.cancer, design @ jnp.stack([v[f"discrepancy_{c}"] for c in model.classes]), tj)
+        effects = likelihood.effect_vectors(v)
+        os_ = likelihood.death_curves(packed, hazards, v, effects, tj)
+        pfs = likelihood.progression_curves(packed, hazards, v, effects, tj)
+
+        def fold(log_burden: Array) -> Array:
+            return jnp.exp((packed.weight * (log_burden.T @ year - log_burden[0])[packed.cell]).sum(axis=1))
+
+        return {
+            "burden_fold": fold(jnp.log(path.burden)), "systemic_fold": fold(path.growth),
+            "PFS": pfs.at_risk @ year, "OS": os_.at_risk @ year,
+        }  # fmt: skip
+
+    sampled = _draws(run, "posterior", draws)
+    found = map_draws(one, sampled, len(next(iter(sampled.values()))), 1)
+    rows = []
+    for quantity, x in found.items():
+        for i, (study, arm) in enumerate(arms):
+            low, middle, high = (float(q) for q in np.nanquantile(x[:, i], TWO_SDS))
+            published, source = float("nan"), ""
+            if quantity in ("OS", "PFS"):
+                published, source = published_at_one_year(model.evidence, study, arm, quantity)
+            inside = bool(low <= published <= high) if np.isfinite(published) else None
+            rows.append(
+                {
+                    "study": study, "arm": arm, "cancer": model.evidence.studies[study].arm_cancer(arm),
+                    "quantity": quantity, "low": low, "median": middle, "high": high, "published": published,
+                    "source": source, "inside": inside, "baseline": fitted[i][quantity == "PFS"],
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows).sort_values(["study", "arm"], kind="stable", ignore_index=True)
+
+
+def _control_arrays(model: Model, arms: list[tuple[str, str]]) -> tuple[list[Cell], Arms, list[tuple[bool, bool]]]:
+    """Cells, arm arrays, and whether (survival, progression) effects of each arm's study were fitted."""
+    deaths = [*model.coords["study_os"], *model.coords["study_os_unseen"]]
+    progressions = list(model.coords["study_pfs"])
+    cells: dict[Cell, int] = {}
+    members: list[list[tuple[int, float]]] = []
+    for study_id, arm in arms:
+        study = model.evidence.studies[study_id]
+        mine = []
+        for cancer, regimen, weight in study.members(arm):
+            cell = Cell(cancer, Regimen.parse(regimen or "placebo", model.catalogue), study.population.pretreatment)
+            mine.append((cells.setdefault(cell, len(cells)), weight))
+        members.append(mine)
+    width, n = max(map(len, members)), len(arms)
+    cell, weight = np.zeros((n, width), dtype=np.int32), np.zeros((n, width))
+    for i, mine in enumerate(members):
+        total = sum(w for _, w in mine)
+        cell[i] = mine[0][0]
+        for j, (c, w) in enumerate(mine):
+            cell[i, j], weight[i, j] = c, w / total
+    death = np.array([deaths.index(s) + 1 if s in deaths else 0 for s, _ in arms], dtype=np.int32)
+    pfs = np.array([progressions.index(s) + 1 if s in progressions else 0 for s, _ in arms], dtype=np.int32)
+    none = np.zeros(n, dtype=np.int32)
+    packed = Arms(
+        jnp.asarray(cell), jnp.asarray(weight), jnp.zeros((n, len(COMPONENTS))), jnp.zeros((n, len(DETECTIONS))), none,
+        jnp.asarray(death), jnp.asarray(pfs), none, none, jnp.ones((n, len(model.grid.years))),
+    )  # fmt: skip
+    seen = set(model.coords["study_os"])
+    return list(cells), packed, [(s in seen, s in progressions) for s, _ in arms]
+
+
+def solver_check(run: Run, draws: int = 20, reference: str = "diffrax_tight") -> dict[str, Any]:
+    """Log likelihood of thinned draws with the default solver against a tight one.
+
+    Parameters
+    ----------
+    run
+        A finished run.
+    draws
+        Posterior draws (thinned evenly); the reference is some ten times slower.
+    reference
+        Method of :func:`osteobayes.solve.trajectories`.
+
+    Returns
+    -------
+    dict
+        See :func:`compare_log_likelihoods`, with ``method`` and ``reference``.
+    """
+    model, data, constants = run.model, run.model.data, _constants(run.model)
+    sampled = _draws(run, "posterior", draws)
+    n = len(next(iter(sampled.values())))
+
+    def total(method: str) -> np.ndarray:
+        def one(values: dict[str, Any]) -> Array:
+            expected, failed = model.expected({**constants, **values}, data, method)
+            terms = [
+                (data["weights"][f] * likelihood.log_lik(f, data["observed"][f], a)).sum() for f, a in expected.items()
+            ]
+            return jnp.where(failed > 0, -jnp.inf, sum(terms))
+
+        return np.asarray(map_draws(one, sampled, n, 1))
+
+    found = compare_log_likelihoods(total(model.method), total(reference))
+    return found | {"method": model.method, "reference": reference}
+
+
+def compare_log_likelihoods(default: np.ndarray, tight: np.ndarray) -> dict[str, Any]:
+    """Error of a solver in nats, and what reweighting to the tight one would cost (Timonen et al. 2022).
+
+    Parameters
+    ----------
+    default, tight
+        Log likelihood of the same draws with either solver [draw].
+
+    Returns
+    -------
+    dict
+        ``draws, failed`` (not finite with either), ``max_abs_difference, mean_difference, sd_difference`` (nats, tight
+        minus default; a common shift is harmless, the sd is not), ``effective_draws`` (of the importance ratios) and
+        ``efficiency`` (their share of the draws), ``sentence``.
+    """
+    default, tight = np.asarray(default, dtype=float), np.asarray(tight, dtype=float)
+    if default.shape != tight.shape or default.ndim != 1 or not default.size:
+        raise OsteobayesError("the two solvers need one log likelihood each for the same draws")
+    both = np.isfinite(default) & np.isfinite(tight)
+    out: dict[str, Any] = {"draws": len(default), "failed": int((~both).sum())}
+    if not both.any():
+        nothing = dict.fromkeys(["max_abs_difference", "mean_difference", "sd_difference", "efficiency"], float("nan"))
+        return out | nothing | {"effective_draws": 0.0, "sentence": "No draw could be solved with both solvers."}
+    difference = (tight - default)[both]
+    ratio = np.exp(difference - difference.max())
+    effective = float(ratio.sum() ** 2 / (ratio**2).sum())
+    out |= {
+        "max_abs_difference": float(np.abs(difference).max()), "mean_difference": float(difference.mean()),
+        "sd_difference": float(difference.std()), "effective_draws": effective, "efficiency": effective / len(difference),
+    }  # fmt: skip
+    sentence = (
+        f"The log likelihood of {len(difference)} draws differs from a tight solve by at most "
+        f"{out['max_abs_difference']:.3g} nats (sd {out['sd_difference']:.2g}); reweighting would keep {out['efficiency']:.0%}."
+    )
+    if out["failed"]:
+        sentence += f" {out['failed']} draws could not be compared."
+    return out | {"sentence": sentence}
