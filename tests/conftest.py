@@ -64,7 +64,7 @@ def tiny_model():
     from osteobayes.priors import PriorSet
 
     evidence = Evidence.load(shipped("datasets")).subset(cancers=["breast"])
-    return Model.build(evidence, PriorSet.load(), Grid(14.0, 80, 1))
+    return Model.build(evidence, PriorSet.load(), Grid(14.0, 80, 2))
 
 
 @functools.cache

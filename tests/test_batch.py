@@ -31,7 +31,14 @@ class Engine:
         return self._finish(path)
 
     def _finish(self, path):
-        found = {"sentence": "The run may be used, \"all\" of it.", "usable": True, "max_rhat": 1.003, "min_ess_bulk": 812.0, "divergences": 0, "wall_s": 5.0}
+        found = {
+            "sentence": 'The run may be used, "all" of it.',
+            "usable": True,
+            "max_rhat": 1.003,
+            "min_ess_bulk": 812.0,
+            "divergences": 0,
+            "wall_s": 5.0,
+        }
         (path / "manifest.json").write_text('{"status": "finished"}')
         (path / "diagnostics.json").write_text(json.dumps(found))
         return Run(path)
@@ -48,7 +55,9 @@ def inputs(tmp_path_factory):
 
 
 def go(jobs, folder, engine, **more):
-    return run_batch(jobs, folder, engine.calibrate, engine.resume, **{"summary": lambda run: {"p_sre_24_breast": 0.4}} | more)
+    return run_batch(
+        jobs, folder, engine.calibrate, engine.resume, **{"summary": lambda run: {"p_sre_24_breast": 0.4}} | more
+    )
 
 
 def index(folder):
@@ -59,7 +68,11 @@ def index(folder):
 def test_the_id_is_of_the_content(inputs, tmp_path):
     base = Job(seed=1, settings={"draws": 100}, **inputs)
     assert base.id == Job(seed=1, settings={"draws": 100}, name="other label", **inputs).id and len(base.id) == 16
-    others = [Job(seed=2, settings={"draws": 100}, **inputs), Job(seed=1, **inputs), Job(("breast",), None, 1, {"draws": 100}, **inputs)]
+    others = [
+        Job(seed=2, settings={"draws": 100}, **inputs),
+        Job(seed=1, **inputs),
+        Job(("breast",), None, 1, {"draws": 100}, **inputs),
+    ]
     others.append(Job(None, inputs["data"].parent / "tight.yaml", 1, {"draws": 100}, **inputs))
     assert len({job.id for job in [base, *others]}) == 5
     assert Job(seed=1, settings={"draws": 500}, **inputs).id == Job(seed=1, **inputs).id  # 500 is the default
@@ -155,7 +168,10 @@ def test_a_batch_file(tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (("draws: 100}", "drows: 100}"), r"batch.yaml:2: settings.drows: there is no key 'drows' here; did you mean 'draws'"),
+        (
+            ("draws: 100}", "drows: 100}"),
+            r"batch.yaml:2: settings.drows: there is no key 'drows' here; did you mean 'draws'",
+        ),
         (("[[breast], null]", "[[brest], null]"), r"batch.yaml:4: matrix.cancers\[0\]\[0\]: 'brest' is not a word"),
         (("tight.yaml]", "loose.yaml]"), r"batch.yaml:5: matrix.overlay\[1\]: there is no file 'loose.yaml'"),
         (("seed: [0, 1]", "seed: [0, -1]"), r"batch.yaml:6: matrix.seed\[1\]"),

@@ -52,10 +52,17 @@ def prediction(rows):
 
 
 def test_prior_only_contrasts_are_flagged_when_narrow():
-    rows = [("galunisertib", "prior-only", 0.95), ("fresolimumab", "prior-only", 0.5), ("denosumab", "partly", 0.1), ("x", "prior-only", np.nan)]
+    rows = [
+        ("galunisertib", "prior-only", 0.95),
+        ("fresolimumab", "prior-only", 0.5),
+        ("denosumab", "partly", 0.1),
+        ("x", "prior-only", np.nan),
+    ]
     found = check.prior_only_contrasts(prediction(rows)).set_index("regimen")
     assert found["flagged"].to_dict() == {"galunisertib": False, "fresolimumab": True, "x": True}
-    assert found.loc["fresolimumab", "sentence"].startswith("fresolimumab against zoledronic acid in breast: interval 0.50")
+    assert found.loc["fresolimumab", "sentence"].startswith(
+        "fresolimumab against zoledronic acid in breast: interval 0.50"
+    )
     assert check.prior_only_contrasts(prediction([])).empty
 
 
@@ -68,7 +75,9 @@ def test_comparing_solvers():
     poor = check.compare_log_likelihoods(tight + rng.normal(0, 1.0, 50), tight)
     assert 0.1 < poor["efficiency"] < 0.7 and poor["effective_draws"] == pytest.approx(50 * poor["efficiency"])
     failed = check.compare_log_likelihoods(np.where(np.arange(50) == 3, -np.inf, tight), tight)
-    assert (failed["failed"], failed["draws"]) == (1, 50) and failed["sentence"].endswith("1 draws could not be compared.")
+    assert (failed["failed"], failed["draws"]) == (1, 50) and failed["sentence"].endswith(
+        "1 draws could not be compared."
+    )
     nothing = check.compare_log_likelihoods(np.full(3, -np.inf), tight[:3])
     assert nothing["effective_draws"] == 0.0 and np.isnan(nothing["efficiency"])
     with pytest.raises(OsteobayesError, match="same draws"):
@@ -111,5 +120,9 @@ def test_control_arrays(evidence):
     cells, packed, fitted = check._control_arrays(model, arms)
     assert np.asarray(packed.weight).sum(axis=1) == pytest.approx([1.0, 1.0, 1.0])
     assert np.asarray(packed.cell).max() < len(cells)
-    assert np.asarray(packed.death_effect).tolist() == [2, 1, 0] and np.asarray(packed.progression_effect).tolist() == [0, 0, 1]
+    assert np.asarray(packed.death_effect).tolist() == [2, 1, 0] and np.asarray(packed.progression_effect).tolist() == [
+        0,
+        0,
+        1,
+    ]
     assert fitted == [(False, False), (True, False), (False, True)]

@@ -11,7 +11,7 @@ from osteobayes.fit import Run, Settings, calibrate, resume
 from osteobayes.fit.start import chain_starts, search, weights
 
 TINY = {
-    "cancers": ("breast",), "grid": (14.0, 80, 1), "chains": 2, "draws": 20, "tune": 20, "block": 10, "starts": 1,
+    "cancers": ("breast",), "grid": (14.0, 80, 2), "chains": 2, "draws": 20, "tune": 20, "block": 10, "starts": 1,
     "search_iterations": 25, "prior_draws": 20, "max_tree_depth": 4,
 }  # fmt: skip
 

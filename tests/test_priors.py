@@ -205,27 +205,56 @@ def test_an_unknown_family_is_refused():
 # ---- pooling and effects
 
 
-def test_pooled_parameters_are_median_times_common_times_offset(tmp_path):
-    priors = PriorSet.load(folder(tmp_path))
+def rates(sites, spread, centred):
+    """Rates of EXAMPLE's pooled parameter, written out."""
+    if centred:
+        return np.arange(1, 6) * np.exp(sites["rate_deviation"])
+    return np.arange(1, 6) * np.exp(sites["rate_common"] + spread * sites["rate_offset"])
+
+
+def form(tmp_path, centred):
+    """EXAMPLE with pooled parameter and study effect centred or not."""
+    text = "".join(f"  - {{name: {n}, centered: {str(centred).lower()}}}\n" for n in ("rate", "shift_of_study"))
+    return PriorSet.load(folder(tmp_path), overlay(tmp_path, text))
+
+
+@pytest.mark.parametrize("centred", [True, False])
+def test_pooled_parameters_are_median_times_common_times_offset(tmp_path, centred):
+    priors = form(tmp_path, centred)
     coords = {"cancer": CANCERS, "study": ("a", "b", "c")}
-    assert set(priors.sites(coords)) == {"spread", "rate_common", "rate_offset", "fold", "shift_of_study"}
+    names = {"rate_deviation", "shift_of_study"} if centred else {"rate_offset", "shift_of_study_offset"}
+    assert set(priors.sites(coords)) == {"spread", "rate_common", "fold"} | names
     sites = priors.sample(jax.random.key(1), priors.hyper(coords), coords)
     values = priors.values(sites, priors.hyper(coords))
-    expected = np.arange(1, 6) * np.exp(sites["rate_common"] + sites["spread"] * sites["rate_offset"])
-    np.testing.assert_allclose(values["rate"], expected, rtol=1e-14)
+    np.testing.assert_allclose(values["rate"], rates(sites, sites["spread"], centred), rtol=1e-14)
     np.testing.assert_allclose(values["fold"], 1 + sites["fold"], rtol=1e-15)
     assert priors.patients() == {"TRIAL": {"fold"}}
+
+
+def test_a_pooled_parameter_means_the_same_centred_or_not(tmp_path):
+    """Deviation = common + SD times offset; same log density up to the Jacobian SD^5."""
+    coords = {"cancer": CANCERS, "study": ()}
+    apart, centred = form(tmp_path, False), form(tmp_path, True)
+    sites = apart.sample(jax.random.key(3), apart.hyper(coords), coords)
+    same = {**sites, "rate_deviation": sites["rate_common"] + sites["spread"] * sites["rate_offset"]}
+    hyper = centred.hyper(coords)
+    a, b = apart.values(sites, apart.hyper(coords)), centred.values(same, hyper)
+    np.testing.assert_allclose(a["rate"], b["rate"], rtol=1e-14)
+    np.testing.assert_allclose(
+        centred.log_density(same, hyper, coords)["rate_deviation"] + 5 * np.log(sites["spread"]),
+        apart.log_density(sites, apart.hyper(coords), coords)["rate_offset"],
+        rtol=1e-12,
+    )
 
 
 def test_an_effect_means_the_same_centred_or_not(tmp_path):
     """Centred: Normal(0, SD). Not centred: SD times a standard normal. Same log density up to the Jacobian SD^n."""
     coords = {"cancer": CANCERS, "study": ("a", "b", "c")}
-    centred = PriorSet.load(folder(tmp_path))
-    apart = PriorSet.load(folder(tmp_path), overlay(tmp_path, "  - {name: shift_of_study, centered: false}\n"))
+    apart, centred = form(tmp_path, False), form(tmp_path, True)
     sites = apart.sample(jax.random.key(2), apart.hyper(coords), coords)
     values = apart.values(sites, apart.hyper(coords))
     np.testing.assert_allclose(values["shift_of_study"], sites["spread"] * sites["shift_of_study_offset"], rtol=1e-15)
-    same = {**sites, "shift_of_study": values["shift_of_study"]}
+    same = {**sites, "shift_of_study": values["shift_of_study"], "rate_deviation": sites["rate_offset"]}
     again = centred.values(same, centred.hyper(coords))
     np.testing.assert_array_equal(again["shift_of_study"], values["shift_of_study"])
     jacobian = 3 * np.log(sites["spread"])
@@ -253,18 +282,16 @@ def test_sampling_some_sites_given_the_others(tmp_path):
     assert all(np.array_equal(again[n], sites[n]) for n in sites if n != "fold")
 
 
-@pytest.mark.parametrize("centred", ["true", "false"])
+@pytest.mark.parametrize("centred", [True, False])
 def test_fixed_parameters_are_constants_even_a_spread(tmp_path, centred):
-    change = overlay(tmp_path, f"  - {{name: shift_of_study, centered: {centred}}}\n")
-    priors = PriorSet.load(folder(tmp_path), change).fix(spread=0.25, fold=4.0)
+    priors = form(tmp_path, centred).fix(spread=0.25, fold=4.0)
     coords = {"cancer": CANCERS, "study": ("a", "b")}
     hyper = priors.hyper(coords)
     sites = priors.sample(jax.random.key(0), hyper, coords)
     values = priors.values(sites, hyper)
     assert "spread" not in sites and "fold" not in sites
     assert (values["spread"], values["fold"]) == (0.25, 4.0)
-    expected = np.arange(1, 6) * np.exp(sites["rate_common"] + 0.25 * sites["rate_offset"])
-    np.testing.assert_allclose(values["rate"], expected, rtol=1e-14)
+    np.testing.assert_allclose(values["rate"], rates(sites, 0.25, centred), rtol=1e-14)
     assert all(np.isfinite(x) for x in priors.log_density(sites, hyper, coords).values())
 
 

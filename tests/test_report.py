@@ -173,6 +173,13 @@ def test_every_prediction_has_interval_population_and_grade(run):
         assert row[4] == ("comparator" if grade == "comparator" else "+0.400 [+0.250, +0.550]")
 
 
+def test_what_could_not_be_solved_shows_no_number(run):
+    p = prediction()
+    p.table.loc[2, "p_sre"] = np.nan
+    (row,) = [r for r in Rows(report(run, [p]).read_text(encoding="utf-8")).rows if r[0] == "denosumab"]
+    assert row[2:] == ["trial-calibrated", *["not solved"] * len(ESTIMAND_COLUMNS)]
+
+
 def test_page_says_what_it_must_and_escapes_markup(run):
     path = report(run, [prediction()])
     page = path.read_text(encoding="utf-8")

@@ -38,7 +38,10 @@ def test_scores_are_proper():
     sds = (0.5, 1.0, 2.0)
     assert np.argmin([score.crps_normal(0.0, s, y).mean() for s in sds]) == 1
     assert np.argmax([score.log_score_normal(0.0, s, y).mean() for s in sds]) == 1
-    assert np.argmin([score.interval_score(np.full(4000, -1.645 * s), np.full(4000, 1.645 * s), y).mean() for s in sds]) == 1
+    assert (
+        np.argmin([score.interval_score(np.full(4000, -1.645 * s), np.full(4000, 1.645 * s), y).mean() for s in sds])
+        == 1
+    )
 
 
 def test_interval_score_and_coverage():
@@ -97,4 +100,7 @@ def test_a_share_without_a_count_gets_one(chosen):
 def test_effects_of_a_row_are_named():
     info = {"study": "a", "kind": "SRE", "arm": "x", "versus": ""}
     assert score._effects(info, {"effect_study": ["b/x/SRE"]}) == "fitted"
-    assert score._effects(info, {"effect_study": ["a/x/SRE"], "dropout_study": ["a"]}) == "drawn: dropout_study, effect_study"
+    assert (
+        score._effects(info, {"effect_study": ["a/x/SRE"], "dropout_study": ["a"]})
+        == "drawn: dropout_study, effect_study"
+    )

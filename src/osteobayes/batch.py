@@ -1,5 +1,9 @@
 """Many fits: each in a folder named after its content, failures isolated, an index of what came out."""
 
+# pandas rows and xarray labels are untyped: their attributes and arguments cannot be checked
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# pyright: reportReturnType=false, reportAssignmentType=false
+
 import csv
 import hashlib
 import io
@@ -125,7 +129,9 @@ def headline(run: Run) -> dict[str, float]:
     for cancer, population in POPULATIONS.items():
         if population not in run.model.coords["study_sre"]:
             continue
-        prediction = predict(run, HEADLINE_REGIMENS, cancer, population, horizon_months=HORIZON_MONTHS, draws=200, anyway=True)
+        prediction = predict(
+            run, HEADLINE_REGIMENS, cancer, population, horizon_months=HORIZON_MONTHS, draws=200, anyway=True
+        )
         for asked, row in zip(HEADLINE_REGIMENS, prediction.table.itertuples(), strict=True):
             key = f"p_sre_{HORIZON_MONTHS:.0f}_{cancer}_{asked.replace(' ', '_')}"
             out |= {key: float(row.p_sre), f"{key}_low": float(row.p_sre_low), f"{key}_high": float(row.p_sre_high)}

@@ -3,6 +3,10 @@
 Tables only; plots belong to the room `report`, scores of numbers that were not fitted to `score`.
 """
 
+# pandas rows and xarray labels are untyped: their attributes and arguments cannot be checked
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# pyright: reportReturnType=false, reportAssignmentType=false
+
 from typing import Any
 
 import jax
@@ -47,23 +51,30 @@ def prior_predictive(model: Model, draws: int = 200, key: Array | None = None) -
     -------
     DataFrame
         One row a printed number: ``outcome, family, study, arm, endpoint, cancer, observed, low, median, high`` (90 %, on
-        the printed scale: shares, months, ratios, rates), ``inside``.
+        the printed scale: shares, months, ratios, rates), ``inside``. Draws whose cells could not be solved are left out;
+        ``attrs["failed"]`` counts them.
     """
     data = model.data
     key = jax.random.key(0) if key is None else key
 
-    def one(k: Array) -> dict[str, Array]:
+    def one(k: Array) -> tuple[dict[str, Array], Array]:
         values = model.values(model.draw_prior(jax.random.fold_in(k, 0), data), data)
-        expected, _ = model.expected(values, data)
+        expected, failed = model.expected(values, data)
         return {
             f: likelihood.simulate(f, jax.random.fold_in(k, 1 + i), a, data["observed"][f])
             for i, (f, a) in enumerate(expected.items())
-        }
+        }, failed
 
-    replicates = map_draws(one, jax.random.split(key, draws), draws, 1)
+    replicates, failed = map_draws(one, jax.random.split(key, draws), draws, 1)
+    solved = np.asarray(failed) == 0
+    if not solved.any():
+        raise OsteobayesError(f"none of {draws} prior draws could be solved; look at the priors of the cycle")
+    replicates = {f: x[solved] for f, x in replicates.items()}
     table = coverage(model.packed, replicates, replicates)
     names = ["outcome", "family", "study", "arm", "endpoint", "cancer", "observed", "low", "median", "high", "inside"]
-    return table[names]
+    table = table[names]
+    table.attrs["failed"] = int((~solved).sum())
+    return table
 
 
 def posterior_predictive(run: Run) -> pd.DataFrame:
@@ -111,7 +122,9 @@ def by_family(table: pd.DataFrame) -> pd.DataFrame:
         sharp = f"their intervals are {of_prior:.2f} of the prior's" if np.isfinite(of_prior) else "no prior to compare"
         if np.isfinite(of_printed):
             sharp += f" and {of_printed:.1f} times those of the printed numbers"
-        sentence = f"{family}: {int(inside.sum())} of {len(g)} numbers lie inside their 90 % interval ({share:.0%}); {sharp}."
+        sentence = (
+            f"{family}: {int(inside.sum())} of {len(g)} numbers lie inside their 90 % interval ({share:.0%}); {sharp}."
+        )
         if flagged:
             sentence += f" Fitted numbers should reach {LEAST_COVERAGE:.0%}: the model misses this family."
         rows.append(
@@ -234,7 +247,9 @@ def control_arms(run: Run, draws: int = 100) -> pd.DataFrame:
         v = {**constants, **values}
         cycle = {k: v[k] for k in (*CYCLE_PARAMETERS, *model.potencies[1:])}
         path = solve.trajectories(cycle, model.potencies, arrays, model.grid)
-        hazards = cell_hazards(path, v, arrays.cancer, design @ jnp.stack([v[f"discrepancy_{c}"] for c in model.classes]), tj)
+        hazards = cell_hazards(
+            path, v, arrays.cancer, design @ jnp.stack([v[f"discrepancy_{c}"] for c in model.classes]), tj
+        )
         effects = likelihood.effect_vectors(v)
         os_ = likelihood.death_curves(packed, hazards, v, effects, tj)
         pfs = likelihood.progression_curves(packed, hazards, v, effects, tj)

@@ -103,20 +103,22 @@ def _number(x: float, form: str) -> str:
 
 def _finish(run: Any, cancers: list[str] | None, as_json: bool) -> int:
     """Diagnostics in a sentence, the table, the folder, the overview picture."""
-    from osteobayes.report import overview
+    from osteobayes.report import overview, report
 
     _say(run.diagnostics["sentence"], as_json)
     predictions = _predictions(run, cancers, as_json)
     picture = overview(run, predictions)
+    page = report(run, predictions)
     content = {
-        "run": str(run.path), "overview": str(picture), "diagnostics": run.diagnostics,
+        "run": str(run.path), "overview": str(picture),
+        "report": str(page), "diagnostics": run.diagnostics,
         "predictions": [{"cancer": p.cancer, "population": p.population, "versus": p.versus, "rows": json.loads(p.table.to_json(orient="records"))} for p in predictions],
     }  # fmt: skip
     (run.path / "predictions.json").write_text(json.dumps(content["predictions"], indent=1) + "\n")
     if as_json:
         print(json.dumps(content))
     else:
-        _say(f"run folder: {run.path}\noverview: {picture}", as_json)
+        _say(f"run folder: {run.path}\noverview: {picture}\nreport: {page}", as_json)
     return 0 if run.diagnostics["usable"] else EXIT_UNUSABLE
 
 
@@ -197,7 +199,7 @@ def predict(
                     "population": p.population,
                     "versus": p.versus,
                     "horizon_months": horizon,
-                    "rows": json.loads(p.table.to_json(orient="records")),
+                    "rows": json.loads(p.table.to_json(orient="records")),  # pyright: ignore[reportArgumentType]
                 }
             )
         )

@@ -4,6 +4,10 @@ Predictions are *population-mean* predictions for a named reference population (
 state a dropout-free estimand: "P(SRE by 24 months)" is cumulative incidence with death competing and no dropout.
 """
 
+# pandas rows and xarray labels are untyped: their attributes and arguments cannot be checked
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# pyright: reportReturnType=false, reportAssignmentType=false
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -202,7 +206,8 @@ def simulate(
         skeleton = (path.skeleton_flux.T @ p13) / path.skeleton_flux[0]
         marker = 100.0 * (share * lesion + (1.0 - share) * skeleton - 1.0)
         out = {"p_sre": p_sre, "median_sre": mid, "mean_sre": count, "survival": alive, "marker_change": marker[which]}
-        return out, curve
+        solved = (path.status == solve.OK)[which]
+        return {k: jnp.where(solved, x, jnp.nan) for k, x in out.items()}, jnp.where(solved[:, None], curve, jnp.nan)
 
     draws = _draws(run, group, limit)
     n = len(next(iter(draws.values())))
@@ -315,16 +320,22 @@ def predict(
 
     rows = []
     for r in asked:
-        row: dict[str, Any] = {"regimen": str(r)}
+        failed = np.isnan(sets["posterior"]["p_sre"][:, at[r]])
+        row: dict[str, Any] = {"regimen": str(r), "failed_draws": int(failed.sum())}
+        if failed.mean() > 0.01:
+            raise RunError(
+                f"{failed.sum()} of {len(failed)} draws of `{r}` could not be solved; "
+                "fit with a finer grid (more substeps), or check the dose"
+            )
         for name in ESTIMANDS:
-            x = sets["posterior"][name][:, at[r]]
+            x = sets["posterior"][name][:, at[r]][~failed]
             row[name], row[f"{name}_low"], row[f"{name}_high"] = np.quantile(x, [0.5, 0.05, 0.95], method="nearest")
         difference = sets["posterior"]["p_sre"][:, at[r]] - sets["posterior"]["p_sre"][:, at[base]]
-        row["risk_difference"], row["risk_difference_low"], row["risk_difference_high"] = np.quantile(
+        row["risk_difference"], row["risk_difference_low"], row["risk_difference_high"] = np.nanquantile(
             difference, [0.5, 0.05, 0.95]
         )
         ratio = np.exp(log_ratio("posterior", r, base))
-        row["risk_ratio"], row["risk_ratio_low"], row["risk_ratio_high"] = np.quantile(ratio, [0.5, 0.05, 0.95])
+        row["risk_ratio"], row["risk_ratio_low"], row["risk_ratio_high"] = np.nanquantile(ratio, [0.5, 0.05, 0.95])
         grades, contractions = [], []
         changed = [(a, r, without) for a, without in variants[r].items()]
         changed += [(a, base, base.without(a)) for a in base.agents if a not in r.agents and base.without(a) in at]

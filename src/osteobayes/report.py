@@ -78,7 +78,8 @@ def overview(run: "Run", predictions: Sequence["Prediction"]) -> Path:
             y -= tall
     room = (height - top - bottom) / max(len(predictions), 1)
     for i, p in enumerate(predictions):
-        under = 0.56 + 0.145 * len(p.table)
+        lines = len(p.table) + int((~_solved(p.curves)).any("draw").sum())
+        under = 0.56 + 0.145 * lines
         base = height - top - (i + 1) * room
         _curves(_axes(figure, (12.15, base + under, 4.95, room - under - 0.32)), p)
     if not predictions:
@@ -97,10 +98,14 @@ def _fit_table(run: "Run") -> pd.DataFrame:
     return pd.read_csv(file, keep_default_na=False, na_values=["", "nan"])
 
 
+def _rows(table: pd.DataFrame) -> Any:
+    return list(table.itertuples())
+
+
 def _inside(table: pd.DataFrame) -> tuple[int, int]:
     """How many printed numbers lie inside their interval, and how many were printed."""
-    read = table["observed"].notna()
-    return int((table["inside"] & read).sum()), int(read.sum())
+    read = np.isfinite(table["observed"].to_numpy(dtype=float))
+    return int(np.sum(read & table["inside"].to_numpy(dtype=bool))), int(np.sum(read))
 
 
 def _columns(table: pd.DataFrame) -> list[list[tuple[str, pd.DataFrame]]]:
@@ -194,7 +199,7 @@ def _forest(ax: Any, family: str, rows: pd.DataFrame) -> None:
     def cut(x: float, otherwise: float) -> float:
         return otherwise if math.isnan(x) else min(max(x, left), right)
 
-    for y, row in enumerate(rows.itertuples()):
+    for y, row in enumerate(_rows(rows)):
         read = math.isfinite(row.observed)
         colour = OUTSIDE if read and not row.inside else INSIDE
         if not math.isnan(row.prior_low):
@@ -226,8 +231,8 @@ def _forest(ax: Any, family: str, rows: pd.DataFrame) -> None:
             ax.annotate("not reached", (right, y), fontsize=6.5, ha="right", va="center", color="0.3", zorder=4)
     ax.set_xlim(left, right)
     ax.set_ylim(len(rows) - 0.4, -0.6)
-    ax.set_yticks(range(len(rows)), [_label(r) for r in rows.itertuples()], fontsize=7)
-    for label, row in zip(ax.get_yticklabels(), rows.itertuples(), strict=True):
+    ax.set_yticks(range(len(rows)), [_label(r) for r in _rows(rows)], fontsize=7)
+    for label, row in zip(ax.get_yticklabels(), _rows(rows), strict=True):
         label.set_parse_math(False)
         label.set_color(OUTSIDE if math.isfinite(row.observed) and not row.inside else "black")
     ax.tick_params(axis="x", labelsize=7, length=2.5, pad=2)
@@ -254,10 +259,10 @@ def _curves(ax: Any, p: "Prediction") -> None:
     highest = 0.0
     for i, name in enumerate(p.curves["regimen"].to_numpy()):
         draws = p.curves.sel(regimen=name).transpose("draw", "months").to_numpy()
-        solved = np.isfinite(draws).all(axis=1)
+        solved = _solved(p.curves).sel(regimen=name).to_numpy()
         colour, label = PALETTE[i % len(PALETTE)], f"{name} ({grades[name]})"
         if not solved.all():
-            label += f": {(~solved).sum()} of {len(solved)} draws could not be solved"
+            label += f"\n{(~solved).sum()} of {len(solved)} draws could not be solved"
         if (~solved).mean() > FAILED_SHARE:  # a band of the draws that happen to be left would mislead
             ax.plot([], [], linestyle="none", marker="x", color=colour, label=label + ", not drawn")
             continue
@@ -286,6 +291,11 @@ def _curves(ax: Any, p: "Prediction") -> None:
     )  # fmt: skip
     for text in legend.get_texts():
         text.set_parse_math(False)
+
+
+def _solved(curves: Any) -> Any:
+    """Whether a draw of a regimen has a curve at all; a cell that could not be solved leaves none."""
+    return np.isfinite(curves).all("months")
 
 
 def _open(ax: Any) -> None:
@@ -414,7 +424,7 @@ def report(run: "Run", predictions: Sequence["Prediction"]) -> Path:
         headings=["regimen", "population", "grade", *(title for _, title, _ in ESTIMAND_COLUMNS)],
         predictions=[_prediction(p) for p in predictions],
         sds=[(n, _triple(q["prior"]), _triple(q["posterior"])) for n, q in sds],
-        fit_headings=FIT_HEADINGS, fit=[_fit_row(row) for row in table.itertuples()],
+        fit_headings=FIT_HEADINGS, fit=[_fit_row(row) for row in _rows(table)],
         inside=inside, known=known,
         assumed=manifest.get("assumed", []), prior_only=manifest.get("prior_only", []), facts=facts,
     )  # fmt: skip
@@ -439,6 +449,9 @@ def _prediction(p: "Prediction") -> dict[str, Any]:
         for name, _, form in ESTIMAND_COLUMNS:
             if row["grade"] == "comparator" and name.startswith("risk_"):
                 cells.append(("comparator", ""))
+                continue
+            if math.isnan(row["p_sre"]):  # cells that could not be solved: nothing derived from them may be shown
+                cells.append(("not solved", ""))
                 continue
             low, high = (_number(row[f"{name}_{end}"], form) for end in ("low", "high"))
             cells.append((_number(row[name], form), f"[{low}, {high}]"))

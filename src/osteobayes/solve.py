@@ -105,7 +105,7 @@ def _diffrax(vector_field, state: State, u: Array, grid: Grid, solver, controlle
         max_steps=max_steps,
         throw=False,
     )
-    return solution.ys
+    return solution.ys  # pyright: ignore[reportReturnType]
 
 
 def trajectories(

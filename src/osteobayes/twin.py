@@ -9,6 +9,10 @@ mixture over a grid of tau: no sampler, milliseconds. A regimen of several agent
 component network meta-analysis; Welton et al. 2009, Am J Epidemiol 169:1158).
 """
 
+# pandas rows and xarray labels are untyped: their attributes and arguments cannot be checked
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# pyright: reportReturnType=false, reportAssignmentType=false
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -46,7 +46,7 @@ def doses(
         ``scale * amount`` times a Bateman function, summed over doses.
     """
     loss = jnp.log(2.0) / kinetics["half_life_days"]
-    kernel = _bateman(t[:, None] - dose_time[None, :], kinetics["input_per_day"], loss)
+    kernel = _bateman(t[:, None] - dose_time[None, :], kinetics["input_per_day"], loss)  # pyright: ignore[reportArgumentType]
     return kinetics["scale"] * kernel @ dose_amount
 
 

@@ -66,7 +66,7 @@ class Component:
         schedule = inverse.get(days) or (f"q{_plain(days / 7)}w" if days % 7 == 0 else f"q{_plain(days)}d")
         parts = [self.agent, f"{_plain(self.amount)} {self.unit}", schedule]
         if self.on_days is not None:
-            parts.append(f"{_plain(self.on_days)}d/{_plain(self.period_days)}d")
+            parts.append(f"{_plain(self.on_days)}d/{_plain(self.period_days)}d")  # pyright: ignore[reportArgumentType]
         if self.doses is not None:
             parts.append(f"x{self.doses}")
         if self.start_day:

@@ -1,5 +1,9 @@
 """From the table of published numbers to arrays with named coordinates: what the likelihood takes as data."""
 
+# pandas rows and xarray labels are untyped: their attributes and arguments cannot be checked
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# pyright: reportReturnType=false, reportAssignmentType=false
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple

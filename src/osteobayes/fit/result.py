@@ -1,5 +1,9 @@
 """From draws to the stored result: groups of the DataTree, coverage beside sharpness, and whether the run may be used."""
 
+# pandas rows and xarray labels are untyped: their attributes and arguments cannot be checked
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# pyright: reportReturnType=false, reportAssignmentType=false
+
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 

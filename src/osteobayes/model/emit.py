@@ -35,7 +35,7 @@ class Published(dist.Distribution):
         The printed numbers: replicates keep their design (shape, printed intervals).
     """
 
-    support = constraints.real
+    support = constraints.real  # pyright: ignore[reportAssignmentType]
     pytree_data_fields = ("arguments", "weights", "observed")
     pytree_aux_fields = ("family",)
 
@@ -83,7 +83,7 @@ def numpyro_model(model: Model, names: Any = None) -> Callable[[Data], None]:
                 continue
             family, arguments = model.priors.site_distribution(site, sites, data["hyper"])
             law = FAMILIES[family](*arguments)
-            sites[name] = numpyro.sample(name, law.to_event(0), infer={"dims": site.dims})
+            sites[name] = numpyro.sample(name, law.to_event(0), infer={"dims": site.dims})  # pyright: ignore[reportArgumentType]
         expected, failed = model.expected(model.values(sites, data), data)
         numpyro.deterministic("solver_failures", failed)
         for family, arguments in expected.items():

@@ -69,8 +69,8 @@ class Model:
             grid,
             quadrature,
             interpolation,
-            float(share),
-            float(horizon),
+            float(share),  # pyright: ignore[reportArgumentType]
+            float(horizon),  # pyright: ignore[reportArgumentType]
             use=use,  # type: ignore[arg-type]
         )
         if not packed.outcomes:
@@ -129,19 +129,20 @@ class Model:
         def strong(x: Any) -> Array:
             return jnp.asarray(x, dtype=float) if np.issubdtype(np.asarray(x).dtype, np.floating) else jnp.asarray(x)
 
-        return jax.tree.map(
-            strong,
-            {
-                "cells": pack(self.packed.cells, self.catalogue, self.grid),
-                "discrepancy": self.discrepancy_design(self.packed.cells),
-                "arms": self.packed.arms,
-                "rows": self.packed.data,
-                "observed": self.packed.observed,
-                "weights": self.packed.weights,
-                "hyper": self.priors.hyper(self.coords),
-                "years": self.grid.years,
-            },
-        )
+        with jax.ensure_compile_time_eval():
+            return jax.tree.map(
+                strong,
+                {
+                    "cells": pack(self.packed.cells, self.catalogue, self.grid),
+                    "discrepancy": self.discrepancy_design(self.packed.cells),
+                    "arms": self.packed.arms,
+                    "rows": self.packed.data,
+                    "observed": self.packed.observed,
+                    "weights": self.packed.weights,
+                    "hyper": self.priors.hyper(self.coords),
+                    "years": self.grid.years,
+                },
+            )
 
     @cached_property
     def sampling_data(self) -> Data:
@@ -179,7 +180,7 @@ class Model:
         """Joint log density: log prior of all sites plus weighted log likelihood."""
         prior = sum(self.priors.log_density(dict(sites), data["hyper"], self.coords).values())
         terms = self.log_likelihood(sites, data, method)
-        return prior + sum((terms[f] * data["weights"][f]).sum() for f in terms)
+        return prior + sum((terms[f] * data["weights"][f]).sum() for f in terms)  # pyright: ignore[reportReturnType]
 
     def draw_prior(self, key: Array, data: Data) -> Sites:
         """One draw of all sites from the prior."""

@@ -261,11 +261,11 @@ def log_lik(family: str, observed: Array, a: Mapping[str, Array]) -> Float[Array
     if family == "median":
         return jax.vmap(lambda x, a: median.log_lik(*_median_arguments(x, a)))(observed, dict(a))
     if family == "hazard_ratio":
-        return jax.vmap(contrast.log_lik)(observed, a["se"], a["b"], a["z"], a["rho"])
+        return jax.vmap(contrast.log_lik)(observed, a["se"], a["b"], a["z"], a["rho"])  # pyright: ignore[reportArgumentType]
     if family == "rate":
-        return jax.vmap(rate.log_lik)(observed, a["n"], a["mean"], a["low"], a["high"])
+        return jax.vmap(rate.log_lik)(observed, a["n"], a["mean"], a["low"], a["high"])  # pyright: ignore[reportArgumentType]
     if family == "incidence_curve":
-        return jax.vmap(incidence.km_log_lik)(observed, a["curve"], a["n"], a["tau"])
+        return jax.vmap(incidence.km_log_lik)(observed, a["curve"], a["n"], a["tau"])  # pyright: ignore[reportArgumentType]
     raise ValueError(f"unknown family `{family}`")
 
 
@@ -288,7 +288,7 @@ def simulate(family: str, key: Array, a: Mapping[str, Array], observed: Array) -
     if family == "rate":
         return jax.vmap(rate.simulate)(keys, a["n"], a["mean"])
     if family == "incidence_curve":
-        return jax.vmap(incidence.km_simulate)(keys, a["curve"], a["n"], a["tau"])
+        return jax.vmap(incidence.km_simulate)(keys, a["curve"], a["n"], a["tau"])  # pyright: ignore[reportArgumentType]
     raise ValueError(f"unknown family `{family}`")
 
 
@@ -308,7 +308,7 @@ def as_printed(family: str, value: np.ndarray, n: np.ndarray | None = None) -> n
     if family in ("crude", "completion", "incidence"):
         return value / n
     if family == "split":
-        return value / n[..., None]
+        return value / n[..., None]  # pyright: ignore[reportOptionalSubscript]
     if family == "median":
         return value * 12.0
     return np.exp(value) if family == "hazard_ratio" else value

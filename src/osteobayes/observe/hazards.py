@@ -101,6 +101,7 @@ def cell_hazards(
 
 REFERENCE_YEARS = 0.5
 """Time at which `sre_baseline` is defined."""
+_LARGEST = 5.0
 
 
 def sre_level(log_baseline: Float[Array, "..."], p: Mapping[str, Array]) -> Float[Array, "..."]:
@@ -109,11 +110,15 @@ def sre_level(log_baseline: Float[Array, "..."], p: Mapping[str, Array]) -> Floa
     Frailty and front-loading change how a hazard unfolds, not how many events the first half year brings: with r = 0.5 y,
     marginal cumulative hazard ``r e^b = log1p(theta H)/theta``, ``H = h_0 (r + f_0 tau_0 (1 - e^(-r/tau_0)))``, solved for
     ``h_0`` at an unchanged lesion. Defined so, baseline, frailty and front-loading are nearly independent a posteriori.
+    Where ``theta r e^b`` exceeds 5 (nearly everybody has an event within weeks) the exponential goes on as its tangent, so
+    that hazards stay finite at any prior draw.
     """
     r, theta = REFERENCE_YEARS, p["frailty"]
     tau = p["front_loading_time"]
     exposure = r + p["front_loading"] * tau * -jnp.expm1(-r / tau)
-    return jnp.expm1(theta * r * jnp.exp(log_baseline)) / (theta * exposure)
+    x = theta * r * jnp.exp(log_baseline)
+    inside = jnp.minimum(x, _LARGEST)
+    return (jnp.expm1(inside) + jnp.exp(_LARGEST) * (x - inside)) / (theta * exposure)
 
 
 def ascertainment(detection: Float[Array, "arm detection"], p: Mapping[str, Array]) -> Float[Array, "arm component"]:
