@@ -44,7 +44,7 @@ class Sampler:
     model: Model
     warmup: int
     target: float = 0.8
-    max_tree_depth: int = 8
+    max_tree_depth: int = 6
     block: int = 25
     _kernel: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 

@@ -47,14 +47,14 @@ class Settings:
     """
 
     chains: int = 4
-    draws: int = 500
-    tune: int = 300
+    draws: int = 300
+    tune: int = 200
     seed: int = 0
     cancers: tuple[str, ...] | None = None
     starts: int = 6
     search_iterations: int = 400
     target: float = 0.8
-    max_tree_depth: int = 8
+    max_tree_depth: int = 6
     block: int = 25
     prior_draws: int = 400
     grid: tuple[float, int, int] = (7.0, 160, 1)
