@@ -54,7 +54,7 @@ DEFAULT_REGIMENS = (
     "zoledronic acid",
     "denosumab",
     "denosumab + galunisertib",
-    "zoledronic acid + fresolimumab",
+    "denosumab + fresolimumab",
 )
 EXTRA_REGIMEN = {"breast": "pamidronate", "prostate": "radium-223 + denosumab", "lung": "denosumab + pembrolizumab"}
 
@@ -372,12 +372,12 @@ def predict(
 def default_predictions(
     run: Run, cancers: Sequence[str] | None = None, horizon_months: float = 24.0, anyway: bool = True
 ) -> list[Prediction]:
-    """Six regimens in each cancer that the run fitted, against zoledronic acid."""
+    """Six regimens in each cancer that the run fitted, against denosumab (so that a combination isolates what it adds)."""
     out = []
     for cancer in cancers or POPULATIONS:
         population = POPULATIONS.get(cancer, "")
         if population not in run.model.coords["study_sre"]:
             continue
         regimens = [*DEFAULT_REGIMENS, EXTRA_REGIMEN[cancer]]
-        out.append(predict(run, regimens, cancer, population, "zoledronic acid", horizon_months, anyway=anyway))
+        out.append(predict(run, regimens, cancer, population, "denosumab", horizon_months, anyway=anyway))
     return out

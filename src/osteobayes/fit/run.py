@@ -47,7 +47,7 @@ class Settings:
     """
 
     chains: int = 4
-    draws: int = 300
+    draws: int = 500
     tune: int = 200
     seed: int = 0
     cancers: tuple[str, ...] | None = None
