@@ -296,9 +296,8 @@ def test_a_schedule_of_14_days_in_28_is_on_half_of_the_time():
     t = np.linspace(56, 112, 56_001)
     np.testing.assert_allclose(np.trapezoid(on(t), t) / 56, 0.5, atol=1e-9)
     assert 1 - 1e-9 < on(t).max() <= 1 + 1e-12 and 0 <= on(t).min() < 1e-9
-    grid = Grid(output_days=3.5, outputs=16)  # the solver's own quadrature sees the same share: Simpson on each step
-    x = on(grid.stage_days + 56)
-    np.testing.assert_allclose((x[:-2:2] + 4 * x[1::2] + x[2::2]).sum() / 6 / 16, 0.5, atol=1e-9)
+    grid = Grid(output_days=3.5, outputs=16)  # the solver sees the same share
+    np.testing.assert_allclose(grid.project(on(grid.quadrature_days + 56), linear=False).mean(), 0.5, atol=1e-9)
 
 
 def test_windows_end_when_treatment_does():
@@ -322,9 +321,24 @@ def test_pretreatment_loads_the_depot_before_entry():
     times = np.arange(-364.0, 0.0, 28.0)
     before = depot(times, [4.0] * 13, exposure.SMOOTHING, 60.0, 0.6, np.arange(-28.0, 0.0, 0.25))
     np.testing.assert_allclose(arrays.entry_exposure[0], before.mean(), rtol=1e-8)
-    after = depot(times, [4.0] * 13, exposure.SMOOTHING, 60.0, 0.6, grid.stage_days)
-    np.testing.assert_allclose(arrays.exposure[0], after, rtol=1e-8)
-    assert (np.diff(arrays.exposure[0]) < 0).all()
+    after = depot(times, [4.0] * 13, exposure.SMOOTHING, 60.0, 0.6, grid.quadrature_days)
+    np.testing.assert_allclose(arrays.exposure[0], grid.project(after), rtol=1e-8)
+    assert (np.diff(arrays.exposure[0].ravel()) < 1e-4 * after[0]).all()
+
+
+def test_projected_exposures_keep_mean_and_first_moment_of_every_step():
+    grid = Grid(outputs=8)
+    after = depot([0.0, 28.0], [4.0, 4.0], exposure.SMOOTHING, 60.0, 0.6, grid.quadrature_days)
+    line = np.asarray(grid.project(after))
+    np.testing.assert_allclose(line[:, 1], 0.5 * (line[:, 0] + line[:, 2]), rtol=1e-12)
+    for i, (start, _, end) in enumerate(line):
+        t = np.linspace(0.0, 1.0, 20_001)
+        exact = depot([0.0, 28.0], [4.0, 4.0], exposure.SMOOTHING, 60.0, 0.6, 7.0 * (i + t))
+        for weight in (np.ones_like(t), t):
+            found = np.trapezoid(weight * (start + (end - start) * t), t)
+            np.testing.assert_allclose(found, np.trapezoid(weight * exact, t), rtol=1e-3)
+    peak = np.asarray(grid.project(np.exp(-20.0 * grid.quadrature_days)))
+    assert (peak >= 0).all() and peak[0, 2] == 0  # a line is never tilted below zero
 
 
 def test_an_agent_without_windows_refuses_an_on_off_schedule():
@@ -346,7 +360,7 @@ def test_actions_add_and_fractions_combine():
     )
     values = draw(0)
     u, _ = actions({n: values[n] for n in POTENCIES[1:]}, POTENCIES, arrays)
-    u = {name: u[:, i, 0] for i, name in enumerate(ACTIONS)}
+    u = {name: u[:, :, i, 0] for i, name in enumerate(ACTIONS)}
     curve = {a: arrays.exposure[i] for i, a in enumerate(regimen.agents)}
     zoledronic = curve["zoledronic acid"] + values["pamidronate_relative"] * curve["pamidronate"]
     np.testing.assert_allclose(u["osteoclast_apoptosis"], zoledronic / values["zoledronic_acid_ed"], rtol=1e-12)

@@ -1,7 +1,7 @@
 """The solve room: the default solver against tight adaptive diffrax, its order, its gradients, failure as a value.
 
 The reference solves the same equations with drug actions on a grid of 0.44 days, by an eighth-order method with
-``rtol`` 1e-9; halving that grid moves it by less than a hundredth of the tolerances below.
+``rtol`` 1e-9.
 """
 
 import functools
@@ -76,8 +76,8 @@ def scalar(log_values, times, values, arrays, grid, method="runge_kutta"):
     kinetics = CATALOGUE.agents["denosumab"].kinetics
     constants = {n: getattr(kinetics, n) for n in ("input_per_day", "half_life_days", "scale")}
     amounts = jnp.full(times.shape, DENOSUMAB.amount)
-    curve = exposure.doses(jnp.asarray(grid.stage_days), times, amounts, constants)
-    arrays = arrays._replace(exposure=arrays.exposure.at[0].set(curve))  # the first term is denosumab's
+    curve = exposure.doses(jnp.asarray(grid.quadrature_days), times, amounts, constants)
+    arrays = arrays._replace(exposure=arrays.exposure.at[0].set(grid.project(curve)))  # the first term is denosumab's
     path = solve.trajectories(values, POTENCIES, arrays, grid, method, rtol=1e-9)
     curves = (path.burden, path.flux, path.osteoblasts, path.mineral, path.tgfb, path.skeleton_flux)
     return sum(jnp.log(x).mean() for x in curves) + jnp.log(path.burden[-1]).sum() + path.growth[-1].sum(), path
@@ -201,15 +201,11 @@ def test_an_unknown_method_is_refused(arrays):
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("step", STEPS)
 def test_reverse_gradient_agrees_with_tight_forward_gradient(default, tight, step, seed):
-    """1e-3 is what sampling asks for; a step of 7 days only stays within 4e-3, and not in every draw (below)."""
-    assert relative(default(draw(seed), step)[1], tight(seed)[1]) <= (1e-3 if step <= 3.5 else 4e-3)
-
-
-TOO_LONG = "measured at 7 days: 99th percentile 0.029; a strong bisphosphonate makes osteoclasts negative"
+    assert relative(default(draw(seed), step)[1], tight(seed)[1]) <= 1e-3
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", [3.5, pytest.param(7.0, marks=pytest.mark.xfail(reason=TOO_LONG, strict=True))])
+@pytest.mark.parametrize("step", GRIDS)
 def test_reverse_gradient_agrees_with_tight_forward_gradient_over_the_prior(default, tight, step):
     ours, reference = zip(*((default(draw(s), step)[1], tight(s)[1]) for s in range(1000, 1200)), strict=True)
     assert all(np.isfinite(g).all() for g in (*ours, *reference))
@@ -218,7 +214,6 @@ def test_reverse_gradient_agrees_with_tight_forward_gradient_over_the_prior(defa
     assert np.quantile(errors, 0.99) <= 1e-3
 
 
-@pytest.mark.xfail(COARSE.step > 3.5, reason=TOO_LONG, strict=True)
 def test_osteoclasts_stay_positive_under_the_default_step(forward, arrays):
     """Prior draw 2006 has a bisphosphonate 7.5 times as potent as the median; 1 draw in 150 is like it."""
     path = forward(draw(2006), arrays)
@@ -273,7 +268,7 @@ def test_gradient_by_dose_times_agrees_with_central_differences(default, value, 
 
 
 def poisoned(arrays, term):
-    return arrays._replace(exposure=arrays.exposure.at[term, 30:].set(jnp.nan))
+    return arrays._replace(exposure=arrays.exposure.at[term, 15:].set(jnp.nan))
 
 
 def test_failure_is_a_value_of_its_own_cell(forward, arrays):

@@ -1,8 +1,8 @@
 """The only room that knows the ODE solver.
 
 The default is a classical fourth-order Runge-Kutta scheme at a fixed step, all cells side by side, in one ``lax.scan``;
-``method="diffrax"`` runs the same field through diffrax (fixed step, or adaptive with tight tolerances as the reference).
-Both take drug actions on the half-step grid, so dose times may be differentiated.
+the ``diffrax`` methods run the same field through diffrax (fixed step, or adaptive with tight tolerances as the reference).
+Drug actions come as one line a step (:meth:`osteobayes.cycle.Grid.project`), so dose times may be differentiated.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,10 +18,11 @@ from osteobayes.cycle.dynamics import Reference, State, field, osteoclast_loss
 from osteobayes.cycle.entry import entry_state
 from osteobayes.cycle.fluxes import ACTIONS
 
-OK, NOT_FINITE = 0, 1
+OK, NOT_FINITE, NOT_POSITIVE = 0, 1, 2
 STATUS = {
     OK: "solved",
     NOT_FINITE: "a state left the finite numbers; try a smaller step (Grid.substeps) or check the dose",
+    NOT_POSITIVE: "a bone state became zero or negative, which only too long a step does; try a smaller step (Grid.substeps)",
 }
 
 
@@ -56,18 +57,19 @@ def _exponential_weights(z: Array, h: float) -> tuple[Array, ...]:
     return E, E2, half, first, middle, last
 
 
-def _runge_kutta(vector_field, loss, state: State, u: Float[Array, "stage_time action column"], grid: Grid) -> State:
+def _runge_kutta(vector_field, loss, state: State, u: Float[Array, "step 3 action column"], grid: Grid) -> State:
     """Fourth-order Runge-Kutta at a fixed step, exponential in the osteoclasts' own loss (ETD4RK of Cox and Matthews).
 
-    The loss rate is frozen at the start of each step; everything else of the osteoclast equation is treated as the
-    non-linear part, so the fixed points are exact and strong bisphosphonates do not limit the step.
+    The loss rate is frozen over a step at the state of its start and the mean drug action of the step; everything else of
+    the osteoclast equation is treated as the non-linear part, so the fixed points are exact and strong bisphosphonates do
+    not limit the step.
     """
     h = grid.step
 
     @jax.checkpoint
     def step(y: State, stage):
         u0, u1, u2 = stage
-        k1, L = vector_field(y, u0), loss(y, u0)
+        k1, L = vector_field(y, u0), loss(y, u1)
         E, E2, half, first, middle, last = _exponential_weights(-L * h, h)
         n1 = k1.C + L * y.C
         a = _axpy(0.5 * h, k1, y)._replace(C=E2 * y.C + half * n1)
@@ -83,14 +85,15 @@ def _runge_kutta(vector_field, loss, state: State, u: Float[Array, "stage_time a
         end = end._replace(C=E * y.C + first * n1 + middle * (n2 + n3) + last * n4)
         return end, end
 
-    _, path = jax.lax.scan(step, state, (u[:-2:2], u[1::2], u[2::2]))
+    _, path = jax.lax.scan(step, state, u)
     every = slice(grid.substeps - 1, None, grid.substeps)
     return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest[every]]), state, path)
 
 
 def _diffrax(vector_field, state: State, u: Array, grid: Grid, solver, controller, adjoint, max_steps: int) -> State:
-    stage_days = jnp.asarray(grid.stage_days)
-    path = diffrax.LinearInterpolation(ts=stage_days, ys=u)
+    joints = jnp.concatenate([u[:1, 0], 0.5 * (u[1:, 0] + u[:-1, 2]), u[-1:, 2]])  # continuous: lines of neighbours meet halfway
+    ys = jnp.concatenate([jnp.stack([joints[:-1], u[:, 1]], axis=1).reshape(-1, *u.shape[2:]), joints[-1:]])
+    path = diffrax.LinearInterpolation(ts=0.5 * grid.step * jnp.arange(len(ys)), ys=ys)
     term = diffrax.ODETerm(lambda t, y, _: vector_field(y, path.evaluate(t)))
     solution = diffrax.diffeqsolve(
         term,
@@ -134,7 +137,7 @@ def trajectories(
     Returns
     -------
     Trajectories
-        Never raises: a cell that left the finite numbers has ``status`` 1 and finite-filled curves.
+        Never raises: a cell that could not be solved has another ``status`` than :data:`OK` and curves filled with 1.
     """
     drug = {n: values[n] for n in potencies[1:]}
     columns, cancer = columns_of(arrays)
@@ -170,8 +173,10 @@ def trajectories(
 
     n = arrays.cancer.shape[0]
     finite = jnp.stack([jnp.isfinite(x).all(axis=0) for x in path]).all(axis=0)
-    solved = finite[:n] & finite[n:][arrays.skeleton_of]
-    path = State(*(jnp.where(finite, x, 1.0) for x in path))
+    positive = jnp.stack([(x > 0).all(axis=0) for x in (path.P, path.B, path.C, path.Z, path.G)]).all(axis=0)
+    column = jnp.where(finite, jnp.where(positive, OK, NOT_POSITIVE), NOT_FINITE)
+    status = jnp.where(column[:n] == OK, column[n:][arrays.skeleton_of], column[:n])
+    path = State(*(jnp.where(column == OK, x, 1.0) for x in path))
 
     def skeleton(x: Array) -> Array:
         return x[:, n:][:, arrays.skeleton_of]
@@ -188,5 +193,5 @@ def trajectories(
         skeleton_osteoblasts=skeleton(path.B),
         skeleton_mineral=skeleton(path.Z),
         reference=Reference(*(x[:n] for x in reference)),
-        status=jnp.where(solved, OK, NOT_FINITE),
+        status=status,
     )

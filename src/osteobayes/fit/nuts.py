@@ -1,11 +1,15 @@
 """NUTS in saved blocks: one jitted scan over the kernel's own ``sample``; state in, state and draws out.
 
+It moves in the coordinates ``w`` of :mod:`osteobayes.fit.geometry`, whose arrays are part of ``data``; draws come out in the
+model's unconstrained space ``z``.
+
 Warm-up goes through the same compiled block as sampling, so no block after the first compiles.
 """
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -16,6 +20,7 @@ from jaxtyping import Array
 from numpyro.infer.hmc import HMCState, hmc
 from numpyro.infer.util import potential_energy
 
+from osteobayes.fit.geometry import Arrays, Geometry
 from osteobayes.model import Data, Model
 from osteobayes.model.emit import numpyro_model
 
@@ -50,11 +55,20 @@ class Sampler:
 
     def __post_init__(self) -> None:
         emitted = numpyro_model(self.model)
+        geometry = self.geometry
+
+        def density(flat: Array, data: Data) -> Array:
+            return potential_energy(emitted, (data,), {}, self.unravel(flat))
 
         def potential_gen(data: Data, plain: bool = False):
             if plain:  # only shapes matter: the first state is filled in by `first_state`
-                return lambda z: sum(0.5 * (x**2).sum() for x in jax.tree.leaves(z))
-            return lambda z: potential_energy(emitted, (data,), {}, z)
+                return lambda z: 0.5 * (z["w"] ** 2).sum()
+
+            def potential(z: dict[str, Array]) -> Array:
+                flat, log_det = geometry.forward(z["w"], data["geometry"])
+                return density(flat, data) - log_det
+
+            return potential
 
         init, sample = hmc(potential_fn_gen=potential_gen, algo="NUTS")
 
@@ -69,14 +83,28 @@ class Sampler:
                     -s.potential_energy,
                     s.adapt_state.step_size,
                 )
-                return s, (ravel_pytree(s.z)[0], dict(zip(STATS, stats, strict=True)))
+                return s, (s.z["w"], dict(zip(STATS, stats, strict=True)))
 
-            return jax.lax.scan(step, state, None, length=self.block)
+            state, (w, stats) = jax.lax.scan(step, state, None, length=self.block)
+            z, log_det = jax.vmap(lambda x: geometry.forward(x, data["geometry"]))(w)
+            return state, z, w, stats | {"lp": stats["lp"] - log_det}
 
-        def value_and_grad(flat: Array, data: Data):
-            return jax.value_and_grad(lambda x: potential_gen(data)(self.unravel(x)))(flat)
+        def back(w: Array, gradient: Array, arrays: Arrays) -> tuple[Array, Array]:
+            (_, log_det), pull = jax.vjp(lambda x: geometry.forward(x, arrays), w)
+            return log_det, pull((gradient, -jnp.ones(())))[0]
 
-        self._kernel.update(init=init, block=jax.jit(run_block), value_and_grad=jax.jit(value_and_grad))
+        self._kernel.update(
+            init=init,
+            block=jax.jit(run_block),
+            value_and_grad=jax.jit(lambda flat, data: jax.value_and_grad(density)(flat, data)),
+            forward=jax.jit(geometry.forward),
+            back=jax.jit(back),
+        )
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        """The sampler's coordinates."""
+        return Geometry(self.model)
 
     @property
     def template(self) -> dict[str, Array]:
@@ -88,42 +116,43 @@ class Sampler:
         """Flat unconstrained vector -> values by site."""
         return ravel_pytree(self.template)[1]
 
-    def first_state(self, z: np.ndarray, data: Data, inverse_mass: np.ndarray, key: Array) -> HMCState:
-        """State of a chain that starts at ``z`` (flat, unconstrained)."""
-        flat = jnp.asarray(z)
-        state = self._kernel["init"](
-            self.unravel(flat),
-            self.warmup,
-            step_size=0.3,
-            inverse_mass_matrix=jnp.asarray(inverse_mass),
-            adapt_mass_matrix=False,
-            dense_mass=True,
-            target_accept_prob=self.target,
-            max_tree_depth=self.max_tree_depth,
-            model_args=(data,),
-            model_kwargs={"plain": True},
-            rng_key=key,
-        )
-        value, gradient = self.value_and_grad(flat, data)
-        state = state._replace(potential_energy=value, z_grad=self.unravel(gradient))
+    def first_state(self, w: np.ndarray, data: Data, inverse_mass: np.ndarray, key: Array) -> HMCState:
+        """State of a chain that starts at ``w`` (sampler's coordinates); ``data`` holds ``geometry``."""
+        state = self._plain_state(w, inverse_mass, data, key)
+        value, gradient = self.moved_value_and_grad(w, data)
+        state = state._replace(potential_energy=value, z_grad={"w": gradient})
         return jax.tree.map(lambda x: jnp.asarray(x, dtype=jnp.asarray(x).dtype), state)
+
+    def plain_state(self) -> HMCState:
+        """A state of the right structure."""
+        return self._plain_state(np.zeros(self.geometry.size), None, {}, None)
 
     def value_and_grad(self, flat: Array, data: Data) -> tuple[Array, Array]:
         """Potential (negative joint log density in unconstrained space) and gradient."""
-        return self._compiled("value_and_grad")(jnp.asarray(flat), data)
+        return self._compiled("value_and_grad")(jnp.asarray(flat), {k: v for k, v in data.items() if k != "geometry"})
 
-    def run_block(self, state: HMCState, data: Data) -> tuple[HMCState, np.ndarray, dict[str, np.ndarray]]:
-        """One block: new state, draws [block, parameter] (flat, unconstrained), statistics by name [block]."""
-        state, (draws, stats) = jax.block_until_ready(self._compiled("block")(state, data))
-        return state, np.asarray(draws), {k: np.asarray(v) for k, v in stats.items()}
+    def moved_value_and_grad(self, w: np.ndarray, data: Data) -> tuple[Array, Array]:
+        """The same in the sampler's coordinates, with the Jacobian of the map, by the chain rule."""
+        w = jnp.asarray(w)
+        flat, _ = self._kernel["forward"](w, data["geometry"])
+        value, gradient = self.value_and_grad(flat, data)
+        log_det, moved = self._kernel["back"](w, gradient, data["geometry"])
+        return value - log_det, moved
+
+    def run_block(
+        self, state: HMCState, data: Data
+    ) -> tuple[HMCState, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """One block: new state, draws ``z`` and ``w`` [block, parameter], statistics by name [block]."""
+        state, z, w, stats = jax.block_until_ready(self._compiled("block")(state, data))
+        return state, np.asarray(z), np.asarray(w), {k: np.asarray(v) for k, v in stats.items()}
 
     def compile(self, data: Data) -> None:
         """Trace one after the other (NumPyro's handlers are not thread-safe), then compile side by side."""
-        flat = jnp.zeros(sum(int(np.prod(s.shape)) for s in self.model.sampled.values()))
-        state = jax.eval_shape(lambda: self._plain_state(np.zeros(len(flat)), data))
+        flat = jnp.zeros(self.geometry.size)
+        state = jax.eval_shape(lambda: self.plain_state())
         lowered = {
             "value_and_grad": self._kernel["value_and_grad"].lower(flat, data),
-            "block": self._kernel["block"].lower(state, data),
+            "block": self._kernel["block"].lower(state, data | {"geometry": self.geometry.empty()}),
         }
         with ThreadPoolExecutor(2) as pool:
             compiled = pool.map(lambda item: (item[0], item[1].compile()), lowered.items())
@@ -133,18 +162,13 @@ class Sampler:
         """Compiled function, or the jitted one if :meth:`compile` has not run."""
         return self._kernel.get("compiled", self._kernel)[name]
 
-    def _plain_state(self, z: np.ndarray, data: Data) -> HMCState:
-        flat = jnp.asarray(z)
+    def _plain_state(self, w: np.ndarray, inverse_mass: np.ndarray | None, data: Data, key: Array | None) -> HMCState:
         return self._kernel["init"](
-            self.unravel(flat), self.warmup, step_size=0.3, inverse_mass_matrix=jnp.eye(len(z)), adapt_mass_matrix=False,
+            {"w": jnp.asarray(w)}, self.warmup, step_size=0.3,
+            inverse_mass_matrix=jnp.eye(len(w)) if inverse_mass is None else jnp.asarray(inverse_mass), adapt_mass_matrix=False,
             dense_mass=True, target_accept_prob=self.target, max_tree_depth=self.max_tree_depth, model_args=(data,),
-            model_kwargs={"plain": True}, rng_key=jax.random.PRNGKey(0),
+            model_kwargs={"plain": True}, rng_key=jax.random.PRNGKey(0) if key is None else key,
         )  # fmt: skip
-
-
-def with_metric(state: HMCState, sampler: Sampler, inverse_mass: np.ndarray, data: Data, key: Array) -> HMCState:
-    """Chain restarted where it is with another metric (step size adapts anew)."""
-    return sampler.first_state(np.asarray(ravel_pytree(state.z)[0]), data, inverse_mass, key)
 
 
 def state_arrays(state: HMCState) -> dict[str, np.ndarray]:

@@ -344,30 +344,53 @@ def _search(sampler: Sampler, data: Data, settings: Settings, report: Report) ->
         z = unconstrain(model.sampled, {n: draw[n] for n in model.sampled})
         starts.append(np.asarray(ravel_pytree({n: typical.get(n, 0.7 * x) for n, x in z.items()})[0]))
     optima = start.search(potential, starts, free, _workers(settings), settings.search_iterations, report)
-    z0, modes = start.chain_starts(optima, settings.chains, settings.seed, 0.5)
+    modes = start.mode_of_chain(optima, settings.chains)
     report(f"{len(optima)} mode(s), Laplace weights {np.round(start.weights(optima), 3).tolist()}")
+    arrays = [_geometry(sampler, data, potential, o, free, settings) for o in (optima[m] for m in sorted(set(modes)))]
+    which = np.array([sorted(set(modes)).index(m) for m in modes])
     return {
-        "starts": z0, "mode_of_chain": modes, "optima": np.stack([o.z for o in optima]),
+        "mode_of_chain": modes, "chain_geometry": which, "optima": np.stack([o.z for o in optima]),
         "log_density": np.array([o.log_density for o in optima]), "log_weight": np.array([o.log_weight for o in optima]),
         "found": np.array([o.found for o in optima]), "covariance": np.stack([o.covariance for o in optima]),
+        **{f"geometry_{k}": np.stack([np.asarray(a[k]) for a in arrays]) for k in arrays[0]},
     }  # fmt: skip
 
 
-def refreshed_metric(draws: np.ndarray, prior_guess: np.ndarray) -> np.ndarray:
-    """Metric from the first half of warm-up: pooled covariance shrunk towards the Laplace covariance.
+def _geometry(sampler: Sampler, data: Data, potential, optimum: start.Optimum, free: np.ndarray, settings: Settings):
+    """The sampler's coordinates around a mode, with the standard deviations moved to where they are likely."""
+    geometry = sampler.geometry
+    every = np.ones_like(free)
+    rough = np.linalg.inv(optimum.covariance)
+    arrays = geometry.arrays(optimum.z, rough)
+
+    def moved(w: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = sampler.moved_value_and_grad(w, data | {"geometry": arrays})
+        return float(value), np.asarray(gradient)
+
+    w, _ = start.minimise(moved, geometry.inverse(optimum.z, arrays), every, settings.search_iterations // 4)
+    z = np.asarray(geometry.forward(jnp.asarray(w), arrays)[0])
+    held = ~np.isin(np.arange(len(z)), geometry.scales)
+    z, _ = start.minimise(potential, z, held, settings.search_iterations // 2)
+    arrays = geometry.arrays(z, start.hessian(potential, z, every, _workers(settings)))
+    if len(geometry.scales):
+        curvature = np.diag(start.hessian(moved, geometry.inverse(z, arrays), ~held, 1, 1e-3))
+        arrays["scale_sd"] = arrays["scale_sd"] / jnp.sqrt(jnp.clip(jnp.asarray(curvature), 0.25, 25.0))
+    return arrays
+
+
+def refreshed_metric(draws: np.ndarray) -> np.ndarray:
+    """Metric from the first half of warm-up: pooled covariance in the sampler's coordinates, shrunk towards the identity.
 
     Parameters
     ----------
     draws
-        Unconstrained draws [chain, iteration, parameter].
-    prior_guess
-        Covariance that the first half used.
+        Draws in the sampler's coordinates [chain, iteration, parameter].
     """
     n = draws.shape[0] * draws.shape[1]
     centred = (draws - draws.mean(axis=(0, 1), keepdims=True)).reshape(n, -1)
     d = centred.shape[1]
     weight = n / (n + 5.0 * d)
-    return weight * (centred.T @ centred / max(n - 1, 1)) + (1.0 - weight) * prior_guess
+    return weight * (centred.T @ centred / max(n - 1, 1)) + (1.0 - weight) * np.eye(d)
 
 
 def _sample(run: Run, sampler: Sampler, data: Data, begin: dict, settings: Settings, report: Report, advance) -> None:
@@ -377,11 +400,13 @@ def _sample(run: Run, sampler: Sampler, data: Data, begin: dict, settings: Setti
     if done != list(range(len(done))):
         raise RunError(f"{run.path}/blocks: a block is missing; delete those after the gap and resume")
     keys = [jax.random.PRNGKey(settings.seed * 7919 + 31 * c + 1) for c in range(settings.chains)]
-    metric = [begin["covariance"][m] for m in begin["mode_of_chain"]]
+    of_chain = begin["chain_geometry"]
+    parts = {k.removeprefix("geometry_"): v for k, v in begin.items() if k.startswith("geometry_")}
+    chain_data = [data | {"geometry": {k: jnp.asarray(v[g]) for k, v in parts.items()}} for g in of_chain]
     states: list = []
     if done:
         last = _load(run.blocks[-1])
-        like = jax.eval_shape(lambda: sampler._plain_state(begin["starts"][0], data))
+        like = jax.eval_shape(sampler.plain_state)
         states = [
             state_from({k.removeprefix(f"chain{c}_"): v for k, v in last.items() if k.startswith(f"chain{c}_")}, like)
             for c in range(settings.chains)
@@ -392,21 +417,23 @@ def _sample(run: Run, sampler: Sampler, data: Data, begin: dict, settings: Setti
             if i < len(done):
                 continue
             if i == 0:
-                states = [
-                    sampler.first_state(begin["starts"][c], data, metric[c], keys[c]) for c in range(settings.chains)
-                ]
+                w0 = np.random.default_rng(settings.seed).normal(0.0, 0.7, (settings.chains, sampler.geometry.size))
+                identity = np.eye(sampler.geometry.size)
+                states = [sampler.first_state(w0[c], d, identity, keys[c]) for c, d in enumerate(chain_data)]
             elif phase == 1 and phases[i - 1] == 0:
                 # the second three quarters of the first half: the start of the chain is not the posterior
-                first = np.concatenate([_load(p)["draws"] for p in run.blocks], axis=1)
-                new = refreshed_metric(first[:, first.shape[1] // 4 :], begin["covariance"][0])
+                first = np.concatenate([_load(p)["moved"] for p in run.blocks], axis=1)
+                new = refreshed_metric(first[:, first.shape[1] // 4 :])
                 states = [
-                    sampler.first_state(np.asarray(ravel_pytree(s.z)[0]), data, new, jax.random.fold_in(keys[c], 1))
+                    sampler.first_state(np.asarray(s.z["w"]), chain_data[c], new, jax.random.fold_in(keys[c], 1))
                     for c, s in enumerate(states)
                 ]
-            results = list(pool.map(lambda s: sampler.run_block(s, data), states))
+            results = list(pool.map(sampler.run_block, states, chain_data))
             states = [r[0] for r in results]
-            stats = {k: np.stack([r[2][k] for r in results]) for k in results[0][2]}
+            stats = {k: np.stack([r[3][k] for r in results]) for k in results[0][3]}
             arrays = {"draws": np.stack([r[1] for r in results]), "phase": np.array(phase)}
+            if phase == 0:
+                arrays["moved"] = np.stack([r[2] for r in results])
             arrays |= {f"stat_{k}": v for k, v in stats.items()}
             for c, s in enumerate(states):
                 arrays |= {f"chain{c}_{k}": v for k, v in state_arrays(s).items()}

@@ -141,18 +141,7 @@ def weights(optima: list[Optimum]) -> np.ndarray:
     return w / w.sum()
 
 
-def chain_starts(optima: list[Optimum], chains: int, seed: int, spread: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Start of each chain: optima in turn (those with a Laplace weight above 1e-4), displaced by a Laplace draw.
-
-    Returns
-    -------
-    starts [chain, parameter], mode of each chain
-    """
-    rng = np.random.default_rng(seed)
+def mode_of_chain(optima: list[Optimum], chains: int) -> np.ndarray:
+    """Mode that each chain starts in: those with a Laplace weight above 1e-4 in turn."""
     usable = [i for i, w in enumerate(weights(optima)) if w > 1e-4]
-    modes = np.array([usable[i % len(usable)] for i in range(chains)])
-    out = []
-    for mode in modes:
-        o = optima[mode]
-        out.append(o.z + spread * np.linalg.cholesky(o.covariance) @ rng.standard_normal(len(o.z)))
-    return np.stack(out), modes
+    return np.array([usable[i % len(usable)] for i in range(chains)])

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -37,7 +37,6 @@ class Model:
     catalogue: Catalogue
     grid: Grid
     method: str = "runge_kutta"
-    _cache: dict = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def build(

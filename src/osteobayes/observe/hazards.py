@@ -72,8 +72,8 @@ def cell_hazards(
     share = p["skeleton_fracture_share"]
     logits = {
         "radiation": p["radiation_logit"][cancer],
-        "surgery": p["surgery_logit"],
-        "cord_compression": p["cord_compression_logit"],
+        "surgery": p["surgery_logit"][cancer],
+        "cord_compression": p["cord_compression_logit"][cancer],
         "hypercalcaemia": p["hypercalcaemia_logit"],
         "therapy_change": p["therapy_change_logit"],
     }
