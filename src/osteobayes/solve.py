@@ -91,7 +91,9 @@ def _runge_kutta(vector_field, loss, state: State, u: Float[Array, "step 3 actio
 
 
 def _diffrax(vector_field, state: State, u: Array, grid: Grid, solver, controller, adjoint, max_steps: int) -> State:
-    joints = jnp.concatenate([u[:1, 0], 0.5 * (u[1:, 0] + u[:-1, 2]), u[-1:, 2]])  # continuous: lines of neighbours meet halfway
+    joints = jnp.concatenate(
+        [u[:1, 0], 0.5 * (u[1:, 0] + u[:-1, 2]), u[-1:, 2]]
+    )  # continuous: lines of neighbours meet halfway
     ys = jnp.concatenate([jnp.stack([joints[:-1], u[:, 1]], axis=1).reshape(-1, *u.shape[2:]), joints[-1:]])
     path = diffrax.LinearInterpolation(ts=0.5 * grid.step * jnp.arange(len(ys)), ys=ys)
     term = diffrax.ODETerm(lambda t, y, _: vector_field(y, path.evaluate(t)))

@@ -145,5 +145,11 @@ class Geometry:
         centre = g["centre"]
         mean, R = self._given(z[s_at], g)
         a = z[a_at] - centre[a_at] - g["slope"] @ (z[e_at] - centre[e_at])
-        w = jnp.zeros_like(z).at[s_at].set((z[s_at] - centre[s_at]) / g["scale_sd"]).at[e_at].set(R.T @ (z[e_at] - mean))
+        w = (
+            jnp.zeros_like(z)
+            .at[s_at]
+            .set((z[s_at] - centre[s_at]) / g["scale_sd"])
+            .at[e_at]
+            .set(R.T @ (z[e_at] - mean))
+        )
         return np.asarray(w.at[a_at].set(jax.scipy.linalg.solve_triangular(g["rest"], a, lower=True)))

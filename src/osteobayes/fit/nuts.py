@@ -139,9 +139,7 @@ class Sampler:
         log_det, moved = self._kernel["back"](w, gradient, data["geometry"])
         return value - log_det, moved
 
-    def run_block(
-        self, state: HMCState, data: Data
-    ) -> tuple[HMCState, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    def run_block(self, state: HMCState, data: Data) -> tuple[HMCState, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
         """One block: new state, draws ``z`` and ``w`` [block, parameter], statistics by name [block]."""
         state, z, w, stats = jax.block_until_ready(self._compiled("block")(state, data))
         return state, np.asarray(z), np.asarray(w), {k: np.asarray(v) for k, v in stats.items()}
