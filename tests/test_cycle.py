@@ -24,7 +24,7 @@ from osteobayes.cycle import (
     parameter_names,
     shipped_catalogue,
 )
-from osteobayes.cycle.cells import actions, component_exposure, dose_times
+from osteobayes.cycle.cells import actions, coefficients, component_exposure, dose_times
 from osteobayes.cycle.dynamics import Columns, Reference, State, field, osteoclast_loss, systemic_burden
 from osteobayes.cycle.entry import bone_at_rest, entry_state, quasi_steady_bone
 from osteobayes.cycle.fluxes import ACTIONS
@@ -320,10 +320,12 @@ def test_pretreatment_loads_the_depot_before_entry():
     arrays = pack([Cell("breast", Regimen(), "bisphosphonate_12_months")], CATALOGUE, grid)
     times = np.arange(-364.0, 0.0, 28.0)
     before = depot(times, [4.0] * 13, exposure.SMOOTHING, 60.0, 0.6, np.arange(-28.0, 0.0, 0.25))
-    np.testing.assert_allclose(arrays.entry_exposure[0], before.mean(), rtol=1e-8)
+    at = (0, list(ACTIONS).index("osteoclast_apoptosis"), 0)
+    np.testing.assert_allclose(arrays.entry_exposure[at], before.mean(), rtol=1e-8)
     after = depot(times, [4.0] * 13, exposure.SMOOTHING, 60.0, 0.6, grid.quadrature_days)
-    np.testing.assert_allclose(arrays.exposure[0], grid.project(after), rtol=1e-8)
-    assert (np.diff(arrays.exposure[0].ravel()) < 1e-4 * after[0]).all()
+    found = arrays.exposure[:, :, *at]
+    np.testing.assert_allclose(found, grid.project(after), rtol=1e-8)
+    assert (np.diff(found.ravel()) < 1e-4 * after[0]).all()
 
 
 def test_projected_exposures_keep_mean_and_first_moment_of_every_step():
@@ -350,18 +352,22 @@ def test_an_agent_without_windows_refuses_an_on_off_schedule():
 def test_actions_add_and_fractions_combine():
     """Ratios and rates add; fractions combine as 1 - prod(1 - u); a relative potency multiplies."""
     regimen = Regimen.parse("zoledronic acid + pamidronate + galunisertib + enzalutamide")
-    arrays = pack([Cell("breast", regimen)], CATALOGUE, Grid(outputs=8), terms=7)
-    again = int(np.flatnonzero(arrays.fraction)[0])  # galunisertib once more, in a padded row
-    arrays = arrays._replace(
-        **{
-            f: getattr(arrays, f).at[-1].set(getattr(arrays, f)[again])
-            for f in ("exposure", "slot", "potency", "relative", "inverse", "fraction")
-        }
-    )
+    arrays = pack([Cell("breast", regimen)], CATALOGUE, Grid(outputs=8))
+    of = {name: i for i, name in enumerate(ACTIONS)}
+    first, second = ((k, of["tgfb_receptor_block"]) for k in (0, 1))
+    again = {
+        f: getattr(arrays, f).at[second].set(getattr(arrays, f)[first]) for f in ("potency", "relative", "inverse")
+    }
+    twice = arrays.exposure.at[:, :, *second].set(arrays.exposure[:, :, *first])  # galunisertib once more
+    arrays = arrays._replace(exposure=twice, **again)
     values = draw(0)
-    u, _ = actions({n: values[n] for n in POTENCIES[1:]}, POTENCIES, arrays)
-    u = {name: u[:, :, i, 0] for i, name in enumerate(ACTIONS)}
-    curve = {a: arrays.exposure[i] for i, a in enumerate(regimen.agents)}
+    coefficient = coefficients({n: values[n] for n in POTENCIES[1:]}, POTENCIES, arrays)
+    u = jax.vmap(jax.vmap(lambda x: actions(x, coefficient)))(arrays.exposure)
+    u = {name: x[:, :, 0] for name, x in u.items()}
+    curve = {a: arrays.exposure[:, :, *at, 0] for a, at in {
+        "pamidronate": (0, of["osteoclast_apoptosis"]), "zoledronic acid": (1, of["osteoclast_apoptosis"]),
+        "galunisertib": first, "enzalutamide": (0, of["tumour_kill"]),
+    }.items()}  # fmt: skip
     zoledronic = curve["zoledronic acid"] + values["pamidronate_relative"] * curve["pamidronate"]
     np.testing.assert_allclose(u["osteoclast_apoptosis"], zoledronic / values["zoledronic_acid_ed"], rtol=1e-12)
     block = 1 - (1 - values["alk5_block"] * curve["galunisertib"]) ** 2
@@ -716,19 +722,19 @@ def test_immune_parameters_act_only_with_an_immune_agent():
         assert acts[-1] and acts[-2] == (parameter != "exhaustion_pd1_share"), parameter
 
 
-def test_cells_share_skeletons_and_padding_changes_nothing():
+def test_cells_share_skeletons():
     cells = [
         Cell("breast", Regimen.parse("denosumab")),
         Cell("prostate", Regimen.parse("xgeva 120 mg q4w")),
         Cell("breast", Regimen()),
         Cell("breast", Regimen(), "bisphosphonate_12_months"),
     ]
-    arrays, padded = (pack(cells, CATALOGUE, Grid(outputs=6), terms=n) for n in (None, 9))
+    arrays = pack(cells, CATALOGUE, Grid(outputs=6))
     assert arrays.skeleton_of.tolist() == [0, 0, 1, 2] and arrays.skeleton.tolist() == [0, 2, 3]
-    assert padded.exposure.shape[0] == 9
-    values = {n: draw(1)[n] for n in POTENCIES[1:]}
-    for a, b in zip(actions(values, POTENCIES, arrays), actions(values, POTENCIES, padded), strict=True):
-        np.testing.assert_array_equal(a, b)
+    for name in ("exposure", "entry_exposure", "potency", "relative", "inverse"):
+        x = getattr(arrays, name)
+        assert x.shape[-1] == 7
+        np.testing.assert_array_equal(x[..., 4:], x[..., [0, 2, 3]], err_msg=name)
 
 
 def test_every_cell_and_catalogue_name_is_a_parameter_of_the_priors():

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from osteobayes.fit.geometry import Geometry
+from osteobayes.fit.geometry import COMPONENT_SITES, Geometry
 
 
 def site(parameter, *shape):
@@ -29,7 +29,8 @@ def geometry():
         "effect": parameter("effect_sd"), "growth": parameter("growth_sd", "cancer"), "effect_sd": parameter(),
         "growth_sd": parameter(), "other": parameter(),
     }  # fmt: skip
-    return Geometry(SimpleNamespace(sampled=sampled, priors=priors))  # pyright: ignore[reportArgumentType]
+    packed = SimpleNamespace(arms={})
+    return Geometry(SimpleNamespace(sampled=sampled, priors=priors, packed=packed))  # pyright: ignore[reportArgumentType]
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +88,48 @@ def test_a_gaussian_model_becomes_a_standard_normal_at_every_standard_deviation(
 def test_the_arrays_have_the_shapes_that_were_compiled(geometry, gaussian):
     shapes = jax.tree.map(jnp.shape, geometry.empty())
     assert shapes == jax.tree.map(jnp.shape, gaussian[1])
+
+
+@pytest.fixture(scope="module")
+def mixing():
+    """Lung and other solid tumours in mixed arms only, breast alone."""
+    cancers = ("breast", "lung", "other_solid")
+    sampled = {n: site(n, 3) for n in COMPONENT_SITES} | {"other": site("other")}
+    arms = SimpleNamespace(
+        cell=np.array([[0, 0], [1, 2], [1, 2]]), weight=np.array([[1.0, 0.0], [0.5, 0.5], [0.4, 0.6]])
+    )
+    packed = SimpleNamespace(
+        arms={"SRE": arms}, coords={"cancer": cancers}, cells=[SimpleNamespace(cancer=c) for c in cancers]
+    )
+    return Geometry(SimpleNamespace(sampled=sampled, priors={n: parameter() for n in sampled}, packed=packed))  # pyright: ignore[reportArgumentType]
+
+
+def test_mixed_cancers_are_sampled_by_the_sums_and_ratios_of_their_component_hazards(mixing):
+    """Against the definition: sum of the weighted component hazards, their ratio; exact inverse; volume preserved."""
+    at, log_weight = mixing.mixed
+    np.testing.assert_allclose(np.exp(log_weight), [0.45, 0.55])
+    rng = np.random.default_rng(5)
+    for _ in range(3):
+        z = jnp.asarray(rng.normal(size=mixing.size) * 2)
+        hazards = []
+        for cancer in at:
+            ratios = np.exp([0.0, *np.asarray(z)[cancer[1:]]])
+            hazards.append(np.exp(z[cancer[0]]) * ratios / ratios.sum())
+        u = mixing.unmix(z)
+        np.testing.assert_allclose(np.exp(u[at[0]]), 0.45 * hazards[0] + 0.55 * hazards[1], rtol=1e-12)
+        np.testing.assert_allclose(np.exp(u[at[1]]), hazards[0] / hazards[1], rtol=1e-12)
+        np.testing.assert_allclose(mixing.mix(u), z, atol=1e-12)
+        assert abs(np.linalg.slogdet(jax.jacobian(mixing.mix)(u))[1]) < 1e-12
+
+
+def test_the_whole_map_of_mixed_cancers_is_exact(mixing):
+    rng = np.random.default_rng(6)
+    z, L = rng.normal(size=mixing.size), rng.normal(size=(mixing.size, mixing.size))
+    arrays = mixing.arrays(z, L @ L.T + np.eye(mixing.size))
+    differences = []
+    for _ in range(3):
+        w = jnp.asarray(rng.normal(size=mixing.size))
+        x, log_det = mixing.forward(w, arrays)
+        np.testing.assert_allclose(mixing.inverse(np.asarray(x), arrays), w, atol=1e-9)
+        differences.append(np.linalg.slogdet(jax.jacobian(lambda v: mixing.forward(v, arrays)[0])(w))[1] - log_det)
+    np.testing.assert_allclose(differences, differences[0], atol=1e-9)

@@ -114,6 +114,6 @@ def test_quadrature_in_jax_is_the_one_in_numpy():
 def test_flat_order_is_the_template_order(tiny_model):
     from osteobayes.fit.nuts import Sampler
 
-    sampler = Sampler(tiny_model, warmup=10, block=10)
+    sampler = Sampler(tiny_model, block=10)
     flat, _ = ravel_pytree(sampler.template)
     assert flat.size == sum(int(np.prod(s.shape)) for s in tiny_model.sampled.values())

@@ -15,6 +15,7 @@ import pytest
 from osteobayes import solve
 from osteobayes.cycle import CYCLE_PARAMETERS, Cell, Grid, Regimen, exposure, pack, parameter_names, shipped_catalogue
 from osteobayes.cycle.cells import dose_times
+from osteobayes.cycle.fluxes import ACTIONS
 from osteobayes.priors import PriorSet
 from osteobayes.schema import CANCERS
 
@@ -65,6 +66,9 @@ def logs(values: dict) -> dict:
     return {n: jnp.log(values[n]) for n in uncertain()}
 
 
+RANKL = list(ACTIONS).index("rankl_neutralisation")
+DENOSUMAB_COLUMNS = [1, len(CELLS) + 1]
+"""Columns of the lesion and of the skeleton that are given denosumab."""
 DENOSUMAB = Regimen.parse("denosumab").components[0]
 TIMES = dose_times(DENOSUMAB, 182.0) + np.array([0.9, 0.5 * COARSE.step, 0.0, 2.3, -1.7, 0.0, 0.1])
 """Days of the denosumab doses: between steps, on a half step, on a step."""
@@ -77,7 +81,9 @@ def scalar(log_values, times, values, arrays, grid, method="runge_kutta"):
     constants = {n: getattr(kinetics, n) for n in ("input_per_day", "half_life_days", "scale")}
     amounts = jnp.full(times.shape, DENOSUMAB.amount)
     curve = exposure.doses(jnp.asarray(grid.quadrature_days), times, amounts, constants)
-    arrays = arrays._replace(exposure=arrays.exposure.at[0].set(grid.project(curve)))  # the first term is denosumab's
+    arrays = arrays._replace(
+        exposure=arrays.exposure.at[:, :, 0, RANKL, jnp.array(DENOSUMAB_COLUMNS)].set(grid.project(curve)[..., None])
+    )
     path = solve.trajectories(values, POTENCIES, arrays, grid, method, rtol=1e-9)
     curves = (path.burden, path.flux, path.osteoblasts, path.mineral, path.tgfb, path.skeleton_flux)
     return sum(jnp.log(x).mean() for x in curves) + jnp.log(path.burden[-1]).sum() + path.growth[-1].sum(), path
@@ -267,13 +273,13 @@ def test_gradient_by_dose_times_agrees_with_central_differences(default, value, 
 # ---- failure, independence
 
 
-def poisoned(arrays, term):
-    return arrays._replace(exposure=arrays.exposure.at[term, 15:].set(jnp.nan))
+def poisoned(arrays):
+    return arrays._replace(exposure=arrays.exposure.at[15:, :, 0, RANKL, DENOSUMAB_COLUMNS[0]].set(jnp.nan))
 
 
 def test_failure_is_a_value_of_its_own_cell(forward, arrays):
     """A NaN dose of denosumab: status 1 and finite curves there, the other cells to the last bit as before."""
-    good, bad = forward(draw(0), arrays), forward(draw(0), poisoned(arrays, 0))
+    good, bad = forward(draw(0), arrays), forward(draw(0), poisoned(arrays))
     assert good.status.tolist() == [solve.OK] * 4
     assert bad.status.tolist() == [solve.OK, solve.NOT_FINITE, solve.OK, solve.OK]
     assert solve.STATUS[solve.NOT_FINITE]

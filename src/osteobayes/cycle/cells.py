@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -22,7 +22,6 @@ PRETREATMENTS = {"none": None, "bisphosphonate_12_months": "zoledronic acid 4 mg
 PRETREATMENT_DAYS = 364.0
 _PARTS_PER_DAY = 8
 _ACTION_INDEX = {name: i for i, name in enumerate(ACTIONS)}
-_IS_FRACTION = np.array([name in FRACTIONS for name in ACTIONS])
 
 
 @dataclass(frozen=True)
@@ -92,8 +91,10 @@ class Cell:
 class CellArrays(NamedTuple):
     """Cells as data of the compiled function.
 
-    ``skeleton``: a representative cell of each distinct systemic skeleton; ``skeleton_of``: the skeleton of each cell;
-    ``term``: one action of one agent in one cell; ``exposure``: :meth:`Grid.project`.
+    Columns are the cells' lesions, then the distinct systemic skeletons. ``skeleton``: a representative cell of each
+    skeleton; ``skeleton_of``: the skeleton of each cell. Drugs: ``rank`` counts the agents that act on one flux of one
+    column; ``exposure`` is :meth:`Grid.project`, ``entry_exposure`` its mean before entry; ``potency`` and ``relative``
+    index :func:`parameter_names`; ``inverse`` is -1 where the exposure is divided by the potency.
     """
 
     cancer: Int[Array, " cell"]
@@ -101,13 +102,11 @@ class CellArrays(NamedTuple):
     skeleton_of: Int[Array, " cell"]
     immune: Float[Array, " cell"]
     backbone: Float[Array, " cell"]
-    exposure: Float[Array, "term step 3"]
-    entry_exposure: Float[Array, " term"]
-    slot: Int[Array, " term"]
-    potency: Int[Array, " term"]
-    relative: Int[Array, " term"]
-    inverse: Float[Array, " term"]
-    fraction: Float[Array, " term"]
+    exposure: Float[Array, "step 3 rank action column"]
+    entry_exposure: Float[Array, "rank action column"]
+    potency: Int[Array, "rank action column"]
+    relative: Int[Array, "rank action column"]
+    inverse: Float[Array, "rank action column"]
 
 
 def component_exposure(component: Component, agent: Agent, t: Array, horizon: float) -> Array:
@@ -149,13 +148,21 @@ def parameter_names(catalogue: Catalogue) -> list[str]:
     return ["", *sorted(names)]
 
 
-def pack(cells: Sequence[Cell], catalogue: Catalogue, grid: Grid, terms: int | None = None) -> CellArrays:
-    """Arrays of the cells; ``terms`` pads the number of terms (so that other regimens need no new compilation)."""
+def _given(cell: Cell, catalogue: Catalogue) -> list[tuple[Component, bool]]:
+    """Components of a cell's regimen, and of its pre-treatment (True)."""
+    loading = PRETREATMENTS[cell.pretreatment]
+    before = Regimen.parse(loading, catalogue).components if loading else ()
+    return [(c, False) for c in cell.regimen.components] + [
+        (replace(c, start_day=-PRETREATMENT_DAYS, stop_day=0.0), True) for c in before
+    ]
+
+
+def pack(cells: Sequence[Cell], catalogue: Catalogue, grid: Grid) -> CellArrays:
+    """Arrays of the cells."""
     names = parameter_names(catalogue)
     t = jnp.asarray(grid.quadrature_days)
     before = jnp.asarray(np.arange(-28.0, 0.0, 0.25))
     horizon = float(grid.days[-1]) + 1.0
-    rows: list[tuple] = []
     cache: dict[Component, np.ndarray] = {}
 
     def exposed(component: Component, agent: Agent) -> np.ndarray:
@@ -164,59 +171,51 @@ def pack(cells: Sequence[Cell], catalogue: Catalogue, grid: Grid, terms: int | N
             cache[component] = np.asarray(grid.project(curve, linear=agent.kinetics.kind != "window"))
         return cache[component]
 
+    # by (action, cell), then by what the exposure is multiplied with: exposures that share it add up
+    acting: dict[tuple[int, int], dict[tuple, tuple]] = {}
     for i, cell in enumerate(cells):
-        given = [(c, 0.0) for c in cell.regimen.components]
-        if loading := PRETREATMENTS[cell.pretreatment]:
-            for c in Regimen.parse(loading, catalogue).components:
-                given.append(
-                    (
-                        Component(
-                            c.agent, c.amount, c.unit, c.interval_days, start_day=-PRETREATMENT_DAYS, stop_day=0.0
-                        ),
-                        1.0,
-                    )
-                )
-        for component, loaded in given:
+        for component, loaded in _given(cell, catalogue):
             agent = catalogue.agents[component.agent]
             curve = exposed(component, agent)
             entry = float(component_exposure(component, agent, before, horizon).mean()) if loaded else 0.0
             for action in agent.actions:
-                rows.append(
-                    (
-                        curve,
-                        entry,
-                        _ACTION_INDEX[action.flux] * len(cells) + i,
-                        names.index(action.potency),
-                        names.index(action.relative or ""),
-                        -1.0 if action.form == "ratio" else 1.0,
-                        1.0 if action.form == "fraction" else 0.0,
-                    )
-                )
-    zero = (np.zeros((grid.substeps * grid.outputs, 3)), 0.0, 0, 0, 0, 1.0, 0.0)
-    rows += [zero] * max((terms or 1) - len(rows), 0)
+                own = component.agent if action.form == "fraction" else ""  # fractions do not add up
+                multiplier = (names.index(action.potency), names.index(action.relative or ""), action.form, own)
+                terms = acting.setdefault((_ACTION_INDEX[action.flux], i), {})
+                old = terms.get(multiplier, (0.0, 0.0))
+                terms[multiplier] = (old[0] + curve, old[1] + entry)
+    shape = (max(map(len, acting.values()), default=1), len(ACTIONS), len(cells))
+    exposure = np.zeros((grid.substeps * grid.outputs, 3, *shape))
+    entry_exposure, inverse = np.zeros(shape), np.ones(shape)
+    potency, relative = np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.int32)
+    for (action, i), terms in acting.items():
+        for k, ((p, r, form, _), (curve, entry)) in enumerate(terms.items()):
+            at = (k, action, i)
+            exposure[:, :, *at], entry_exposure[at] = curve, entry
+            potency[at], relative[at], inverse[at] = p, r, -1.0 if form == "ratio" else 1.0
     skeletons: dict[tuple, int] = {}
     skeleton_of = [skeletons.setdefault((c.regimen, c.pretreatment), len(skeletons)) for c in cells]
+    skeleton = [skeleton_of.index(i) for i in range(len(skeletons))]
+    column = [*range(len(cells)), *skeleton]
     immune = [float(any("immune" in catalogue.agents[a].modules for a in cell.regimen.agents)) for cell in cells]
     return CellArrays(
         cancer=jnp.asarray([CANCERS.index(c.cancer) for c in cells], dtype=jnp.int32),
-        skeleton=jnp.asarray([skeleton_of.index(i) for i in range(len(skeletons))], dtype=jnp.int32),
+        skeleton=jnp.asarray(skeleton, dtype=jnp.int32),
         skeleton_of=jnp.asarray(skeleton_of, dtype=jnp.int32),
         immune=jnp.asarray(immune),
         backbone=jnp.asarray([float(c.regimen.backbone) for c in cells]),
-        exposure=jnp.asarray(np.stack([r[0] for r in rows])),
-        entry_exposure=jnp.asarray([r[1] for r in rows]),
-        slot=jnp.asarray([r[2] for r in rows], dtype=jnp.int32),
-        potency=jnp.asarray([r[3] for r in rows], dtype=jnp.int32),
-        relative=jnp.asarray([r[4] for r in rows], dtype=jnp.int32),
-        inverse=jnp.asarray([r[5] for r in rows]),
-        fraction=jnp.asarray([r[6] for r in rows]),
+        exposure=jnp.asarray(exposure[..., column]),
+        entry_exposure=jnp.asarray(entry_exposure[..., column]),
+        potency=jnp.asarray(potency[..., column]),
+        relative=jnp.asarray(relative[..., column]),
+        inverse=jnp.asarray(inverse[..., column]),
     )
 
 
-def actions(
+def coefficients(
     values: Mapping[str, Array], names: Sequence[str], arrays: CellArrays
-) -> tuple[Float[Array, "step 3 action column"], Float[Array, "action column"]]:
-    """Drug actions of every column in time (for the solver) and before entry (for the entry state).
+) -> Float[Array, "rank action column"]:
+    """What each exposure is multiplied with: the potency (or one over it) and the relative potency of its agent.
 
     Parameters
     ----------
@@ -228,24 +227,20 @@ def actions(
         The cells.
     """
     log_values = jnp.stack([jnp.zeros(()), *(jnp.log(values[n]) for n in names[1:])])
-    coefficient = jnp.exp(arrays.inverse * log_values[arrays.potency] + log_values[arrays.relative])
-    n_cells = arrays.cancer.shape[0]
+    return jnp.exp(arrays.inverse * log_values[arrays.potency] + log_values[arrays.relative])
 
-    def combine(exposures: Array) -> Array:
-        by_term = (slice(None), *[None] * (exposures.ndim - 1))
-        u = exposures * coefficient[by_term]
-        is_fraction = arrays.fraction[by_term]
-        u = jnp.where(is_fraction > 0, jnp.log1p(-jnp.clip(u * is_fraction, 0.0, 1.0 - 1e-9)), u)
-        total = jnp.zeros((len(ACTIONS) * n_cells, *u.shape[1:])).at[arrays.slot].add(u)
-        total = total.reshape(len(ACTIONS), n_cells, *u.shape[1:])
-        mask = jnp.asarray(_IS_FRACTION).reshape(-1, *([1] * (total.ndim - 1)))
-        return jnp.where(mask, -jnp.expm1(jnp.where(mask, total, 0.0)), total)
 
-    def with_skeletons(u: Array) -> Array:
-        return jnp.concatenate([u, u[:, arrays.skeleton]], axis=1)
-
-    u = jnp.moveaxis(with_skeletons(combine(arrays.exposure)), (2, 3), (0, 1))
-    return u, with_skeletons(combine(arrays.entry_exposure))
+def actions(
+    exposure: Float[Array, "rank action column"], coefficient: Float[Array, "rank action column"]
+) -> dict[str, Float[Array, " column"]]:
+    """Drug actions by name from exposures at one time: several agents on one flux add; fractions combine as 1 - prod(1 - u)."""
+    u = exposure * coefficient
+    return {
+        name: 1.0 - jnp.prod(1.0 - jnp.clip(u[:, i], 0.0, 1.0 - 1e-9), axis=0)
+        if name in FRACTIONS
+        else u[:, i].sum(axis=0)
+        for i, name in enumerate(ACTIONS)
+    }
 
 
 def columns_of(arrays: CellArrays) -> tuple[Columns, Int[Array, " column"]]:

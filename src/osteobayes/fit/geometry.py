@@ -5,6 +5,10 @@ how much depends on its data. Neither centring nor non-centring removes that for
 et al. 2007, Stat Sci 22:59). Here the effects are centred and scaled by what a Laplace approximation at the mode says their
 posterior is *given* the standard deviations, so every effect gets the degree of centring that its data ask for, jointly with
 everything that it is correlated with. The map is exact (its Jacobian is accounted for): it changes the cost, not the law.
+
+Two cancers that stand only in mixed arms (lung and other solid tumours in the shipped evidence) are informed through the sum
+of their hazards: a curved ridge for each component of skeletal events. Before the Laplace map their baselines and
+component ratios are therefore exchanged for log sums and log ratios of their component hazards (volume is preserved).
 """
 
 from dataclasses import dataclass
@@ -17,6 +21,10 @@ from jaxtyping import Array, Float
 
 from osteobayes.model import Model
 
+COMPONENT_SITES = ("sre_baseline", "radiation_logit", "surgery_logit", "cord_compression_logit")
+"""Sites by cancer that make the component hazards: their log total, and log ratios to the first component."""
+PURE = 0.9
+"""An arm with at least this share of one cancer informs that cancer alone."""
 FLOOR = 0.05
 """Smallest curvature of the log density without the effects' own priors; flat or saddle directions are raised to it."""
 
@@ -85,6 +93,48 @@ class Geometry:
                     A[k] += np.outer(v, v)
         return A
 
+    @cached_property
+    def mixed(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """The two cancers that share mixed arms and have no arm of their own: positions [cancer, site] and log weights."""
+        packed, sampled = self.model.packed, self.model.sampled
+        if "SRE" not in packed.arms or not set(COMPONENT_SITES) <= set(sampled):
+            return None
+        arms = packed.arms["SRE"]
+        cancers = list(packed.coords["cancer"])
+        shares = np.zeros((len(arms.cell), len(cancers)))
+        for row, cells, weights in zip(shares, arms.cell, arms.weight, strict=True):
+            for cell, weight in zip(cells, weights, strict=True):
+                row[cancers.index(packed.cells[cell].cancer)] += weight
+        alone = [c for c in range(len(cancers)) if shares.size and shares[:, c].max() < PURE]
+        together = {(a, b): np.minimum(shares[:, a], shares[:, b]).sum() for a in alone for b in alone if a < b}
+        if not together or max(together.values()) == 0:
+            return None
+        pair = list(max(together, key=together.get))  # pyright: ignore[reportArgumentType, reportCallIssue]
+        weight = shares[np.minimum(shares[:, pair[0]], shares[:, pair[1]]) > 0][:, pair].mean(axis=0)
+        at = np.array([[self._index[n][c] for n in COMPONENT_SITES] for c in pair])
+        return at, np.log(weight / weight.sum())
+
+    def unmix(self, z: Array) -> Array:
+        """Baselines and ratios of the two mixed cancers -> log sums and log ratios of their component hazards."""
+        if self.mixed is None:
+            return z
+        at, log_weight = self.mixed
+        ratios = z[at].at[:, 0].set(0.0)
+        x = z[at[:, :1]] + ratios - jax.scipy.special.logsumexp(ratios, axis=1, keepdims=True)
+        total = jax.scipy.special.logsumexp(x + log_weight[:, None], axis=0)
+        return z.at[at].set(jnp.stack([total, x[0] - x[1]]))
+
+    def mix(self, z: Array) -> Array:
+        """Inverse of :meth:`unmix`; both have a Jacobian determinant of 1 or -1 everywhere."""
+        if self.mixed is None:
+            return z
+        at, log_weight = self.mixed
+        total, difference = z[at[0]], z[at[1]]
+        first = total - jnp.logaddexp(log_weight[0], log_weight[1] - difference)
+        x = jnp.stack([first, first - difference])
+        ratios = x - x[:, :1]
+        return z.at[at].set(ratios.at[:, 0].set(jax.scipy.special.logsumexp(x, axis=1)))
+
     def arrays(self, z: np.ndarray, hessian: np.ndarray, scale_sd: float | np.ndarray = 0.5) -> Arrays:
         """The map's arrays from a mode given its standard deviations.
 
@@ -98,6 +148,8 @@ class Geometry:
             Posterior spread of each log standard deviation, roughly.
         """
         s, e, a = self.scales, self.effects, self.rest
+        J = np.asarray(jax.jacobian(self.mix)(self.unmix(jnp.asarray(z))))
+        z, hessian = np.asarray(self.unmix(jnp.asarray(z))), J.T @ hessian @ J  # exact where the gradient vanishes
         own = np.tensordot(np.exp(-2.0 * z[s]), self.design, axes=1)
         both = np.concatenate([a, e])
         H = hessian[np.ix_(both, both)].copy()
@@ -136,20 +188,20 @@ class Geometry:
         e = mean + jax.scipy.linalg.solve_triangular(R.T, w[e_at], lower=False)
         a = centre[a_at] + g["slope"] @ (e - centre[e_at]) + g["rest"] @ w[a_at]
         z = jnp.zeros_like(w).at[s_at].set(s).at[e_at].set(e).at[a_at].set(a)
-        return z, -jnp.log(jnp.diagonal(R)).sum()
+        return self.mix(z), -jnp.log(jnp.diagonal(R)).sum()
 
     def inverse(self, z: np.ndarray, g: Arrays) -> np.ndarray:
         """``w(z)``."""
-        z = jnp.asarray(z)
+        x = self.unmix(jnp.asarray(z))
         s_at, e_at, a_at = self.scales, self.effects, self.rest
         centre = g["centre"]
-        mean, R = self._given(z[s_at], g)
-        a = z[a_at] - centre[a_at] - g["slope"] @ (z[e_at] - centre[e_at])
+        mean, R = self._given(x[s_at], g)
+        a = x[a_at] - centre[a_at] - g["slope"] @ (x[e_at] - centre[e_at])
         w = (
-            jnp.zeros_like(z)
+            jnp.zeros_like(x)
             .at[s_at]
-            .set((z[s_at] - centre[s_at]) / g["scale_sd"])
+            .set((x[s_at] - centre[s_at]) / g["scale_sd"])
             .at[e_at]
-            .set(R.T @ (z[e_at] - mean))
+            .set(R.T @ (x[e_at] - mean))
         )
         return np.asarray(w.at[a_at].set(jax.scipy.linalg.solve_triangular(g["rest"], a, lower=True)))

@@ -3,14 +3,15 @@
 It moves in the coordinates ``w`` of :mod:`osteobayes.fit.geometry`, whose arrays are part of ``data``; draws come out in the
 model's unconstrained space ``z``.
 
-Warm-up goes through the same compiled block as sampling, so no block after the first compiles.
+Warm-up goes through the same compiled block as sampling, so no block after the first compiles. The step size is adapted here
+by NumPyro's dual averaging without its windows, which begin the search anew (at steps far too long) ten draws before the end.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 from numpyro.infer.hmc import HMCState, hmc
+from numpyro.infer.hmc_util import dual_averaging
 from numpyro.infer.util import potential_energy
 
 from osteobayes.fit.geometry import Arrays, Geometry
@@ -28,6 +30,17 @@ STATS = ("diverging", "n_steps", "acceptance_rate", "energy", "lp", "step_size")
 """Sampler diagnostics kept for every draw."""
 
 
+FIRST_STEP = 0.1
+"""Step size at which warm-up begins, in coordinates where the posterior is nearly a standard normal."""
+
+
+class ChainState(NamedTuple):
+    """State of a chain: the kernel's, and the dual averaging of its step size."""
+
+    kernel: HMCState
+    search: Any
+
+
 @dataclass(frozen=True)
 class Sampler:
     """NUTS on the emitted NumPyro model, with data, weights and hyperparameters as arguments.
@@ -36,8 +49,6 @@ class Sampler:
     ----------
     model
         The joint density.
-    warmup
-        Number of warm-up iterations.
     target
         Target acceptance probability.
     max_tree_depth
@@ -47,7 +58,6 @@ class Sampler:
     """
 
     model: Model
-    warmup: int
     target: float = 0.8
     max_tree_depth: int = 6
     block: int = 25
@@ -58,7 +68,7 @@ class Sampler:
         geometry = self.geometry
 
         def density(flat: Array, data: Data) -> Array:
-            return potential_energy(emitted, (data,), {}, self.unravel(flat))
+            return jnp.asarray(potential_energy(emitted, (data,), {}, self.unravel(flat)))
 
         def potential_gen(data: Data, plain: bool = False):
             if plain:  # only shapes matter: the first state is filled in by `first_state`
@@ -72,9 +82,11 @@ class Sampler:
 
         init, sample = hmc(potential_fn_gen=potential_gen, algo="NUTS")
 
-        def run_block(state: HMCState, data: Data):
-            def step(s: HMCState, _):
-                s = sample(s, (data,), {})
+        _, search = dual_averaging()
+
+        def run_block(state: ChainState, data: Data, adapt: Array):
+            def step(chain: ChainState, _):
+                s = sample(chain.kernel, (data,), {})
                 stats = (
                     s.diverging,
                     s.num_steps,
@@ -83,7 +95,11 @@ class Sampler:
                     -s.potential_energy,
                     s.adapt_state.step_size,
                 )
-                return s, (s.z["w"], dict(zip(STATS, stats, strict=True)))
+                moved = search(self.target - s.accept_prob, chain.search)
+                moved = jax.tree.map(lambda new, old: jnp.where(adapt, new, old), moved, chain.search)
+                size = jnp.where(adapt, jnp.exp(moved[0]), s.adapt_state.step_size)
+                kernel = s._replace(adapt_state=s.adapt_state._replace(step_size=size))
+                return ChainState(kernel, moved), (s.z["w"], dict(zip(STATS, stats, strict=True)))
 
             state, (w, stats) = jax.lax.scan(step, state, None, length=self.block)
             z, log_det = jax.vmap(lambda x: geometry.forward(x, data["geometry"]))(w)
@@ -116,16 +132,30 @@ class Sampler:
         """Flat unconstrained vector -> values by site."""
         return ravel_pytree(self.template)[1]
 
-    def first_state(self, w: np.ndarray, data: Data, inverse_mass: np.ndarray, key: Array) -> HMCState:
-        """State of a chain that starts at ``w`` (sampler's coordinates); ``data`` holds ``geometry``."""
-        state = self._plain_state(w, inverse_mass, data, key)
+    def first_state(
+        self, w: np.ndarray, data: Data, metric: np.ndarray, key: Array, step: float = FIRST_STEP
+    ) -> ChainState:
+        """State of a chain that starts at ``w`` (sampler's coordinates) with a step size; ``data`` holds ``geometry``."""
+        state = self._plain_state(w, metric, data, key)
         value, gradient = self.moved_value_and_grad(w, data)
-        state = state._replace(potential_energy=value, z_grad={"w": gradient})
-        return jax.tree.map(lambda x: jnp.asarray(x, dtype=jnp.asarray(x).dtype), state)
+        kernel = state.kernel._replace(potential_energy=value, z_grad={"w": gradient})
+        return self.with_step(ChainState(kernel, state.search), step)
 
-    def plain_state(self) -> HMCState:
+    def settled(self, states: Sequence[ChainState]) -> float:
+        """Step size that the dual averaging of the chains has settled on (geometric mean)."""
+        return float(np.exp(np.mean([float(s.search[1]) for s in states])))
+
+    def plain_state(self) -> ChainState:
         """A state of the right structure."""
         return self._plain_state(np.zeros(self.geometry.size), None, {}, None)
+
+    def with_step(self, state: ChainState, step: float) -> ChainState:
+        """The chain with another step size, from which its dual averaging begins."""
+        kernel = state.kernel
+        kernel = kernel._replace(adapt_state=kernel.adapt_state._replace(step_size=jnp.asarray(float(step))))
+        init, _ = dual_averaging()
+        state = ChainState(kernel, init(float(np.log(2.0 * step))))
+        return jax.tree.map(lambda x: jnp.asarray(x, dtype=jnp.asarray(x).dtype), state)
 
     def value_and_grad(self, flat: Array, data: Data) -> tuple[Array, Array]:
         """Potential (negative joint log density in unconstrained space) and gradient."""
@@ -133,25 +163,27 @@ class Sampler:
 
     def moved_value_and_grad(self, w: np.ndarray, data: Data) -> tuple[Array, Array]:
         """The same in the sampler's coordinates, with the Jacobian of the map, by the chain rule."""
-        w = jnp.asarray(w)
-        flat, _ = self._kernel["forward"](w, data["geometry"])
+        flat, _ = self._kernel["forward"](jnp.asarray(w), data["geometry"])
         value, gradient = self.value_and_grad(flat, data)
-        log_det, moved = self._kernel["back"](w, gradient, data["geometry"])
+        log_det, moved = self._kernel["back"](jnp.asarray(w), gradient, data["geometry"])
         return value - log_det, moved
 
-    def run_block(self, state: HMCState, data: Data) -> tuple[HMCState, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    def run_block(
+        self, state: ChainState, data: Data, adapt: bool
+    ) -> tuple[ChainState, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
         """One block: new state, draws ``z`` and ``w`` [block, parameter], statistics by name [block]."""
-        state, z, w, stats = jax.block_until_ready(self._compiled("block")(state, data))
+        state, z, w, stats = jax.block_until_ready(self._compiled("block")(state, data, jnp.asarray(adapt)))
         return state, np.asarray(z), np.asarray(w), {k: np.asarray(v) for k, v in stats.items()}
 
-    def compile(self, data: Data) -> None:
+    def compile(self, data: Data, names: Sequence[str] = ("value_and_grad", "block")) -> None:
         """Trace one after the other (NumPyro's handlers are not thread-safe), then compile side by side."""
         flat = jnp.zeros(self.geometry.size)
         state = jax.eval_shape(lambda: self.plain_state())
-        lowered = {
-            "value_and_grad": self._kernel["value_and_grad"].lower(flat, data),
-            "block": self._kernel["block"].lower(state, data | {"geometry": self.geometry.empty()}),
+        arguments = {
+            "value_and_grad": (flat, data),
+            "block": (state, data | {"geometry": self.geometry.empty()}, jax.ShapeDtypeStruct((), bool)),
         }
+        lowered = {n: self._kernel[n].lower(*arguments[n]) for n in names}
         with ThreadPoolExecutor(2) as pool:
             compiled = pool.map(lambda item: (item[0], item[1].compile()), lowered.items())
         self._kernel["compiled"] = dict(compiled)
@@ -160,21 +192,22 @@ class Sampler:
         """Compiled function, or the jitted one if :meth:`compile` has not run."""
         return self._kernel.get("compiled", self._kernel)[name]
 
-    def _plain_state(self, w: np.ndarray, inverse_mass: np.ndarray | None, data: Data, key: Array | None) -> HMCState:
-        return self._kernel["init"](
-            {"w": jnp.asarray(w)}, self.warmup, step_size=0.3,
-            inverse_mass_matrix=jnp.eye(len(w)) if inverse_mass is None else jnp.asarray(inverse_mass), adapt_mass_matrix=False,
+    def _plain_state(self, w: np.ndarray, metric: np.ndarray | None, data: Data, key: Array | None) -> ChainState:
+        kernel = self._kernel["init"](
+            {"w": jnp.asarray(w)}, 0, step_size=FIRST_STEP, adapt_step_size=False, adapt_mass_matrix=False,
+            inverse_mass_matrix=jnp.eye(len(w)) if metric is None else jnp.asarray(metric),
             dense_mass=True, target_accept_prob=self.target, max_tree_depth=self.max_tree_depth, model_args=(data,),
             model_kwargs={"plain": True}, rng_key=jax.random.PRNGKey(0) if key is None else key,
         )  # fmt: skip
+        return self.with_step(ChainState(kernel, None), FIRST_STEP)
 
 
-def state_arrays(state: HMCState) -> dict[str, np.ndarray]:
+def state_arrays(state: ChainState) -> dict[str, np.ndarray]:
     """Leaves of a sampler state by position (no pickle)."""
     return {f"state_{i:03d}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(state))}
 
 
-def state_from(arrays: Mapping[str, np.ndarray], like: HMCState) -> HMCState:
+def state_from(arrays: Mapping[str, np.ndarray], like: ChainState) -> ChainState:
     """Inverse of :func:`state_arrays` for a state of the same structure."""
     leaves, treedef = jax.tree.flatten(like)
     return jax.tree.unflatten(treedef, [jnp.asarray(arrays[f"state_{i:03d}"]) for i in range(len(leaves))])

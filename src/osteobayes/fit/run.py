@@ -8,8 +8,7 @@ import resource
 import time
 import zipfile
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -27,6 +26,7 @@ from osteobayes.errors import RunError
 from osteobayes.evidence import Evidence
 from osteobayes.fit import start
 from osteobayes.fit.nuts import Sampler, state_arrays, state_from
+from osteobayes.fit.workers import Chains, chain_data, cores, in_processes, in_threads
 from osteobayes.model import Data, Model
 from osteobayes.model.transform import constrain, unconstrain
 from osteobayes.paths import shipped
@@ -34,6 +34,8 @@ from osteobayes.precision import cpu_tag, require_float64
 from osteobayes.priors import PriorSet
 
 FORMAT = 1
+HESSIANS = 2
+"""Draws of each chain at which warm-up measures the curvature of the density."""
 STACK = ("jax", "jaxlib", "numpyro", "numpy", "scipy", "arviz", "xarray", "diffrax", "equinox", "pymc", "pytensor")
 Report = Callable[[str], None]
 
@@ -58,6 +60,8 @@ class Settings:
     block: int = 25
     prior_draws: int = 400
     grid: tuple[float, int, int] = (7.0, 160, 1)
+    processes: int | None = None
+    """Processes that run the chains; 1: threads of this one; None: one a core where that pays (long runs on a CPU)."""
 
     def __post_init__(self) -> None:
         for name in ("chains", "draws", "tune", "starts", "block"):
@@ -171,6 +175,11 @@ class Run:
             overlay = root / "overlay.yaml"
             return build_model(root / "datasets", root / "priors", overlay if overlay.exists() else None, self.settings)
 
+    @cached_property
+    def start(self) -> dict[str, np.ndarray]:
+        """Optima, their Laplace weights, and the sampler's coordinates of every chain (``start.npz``)."""
+        return _load(self.path / "start.npz")
+
     @property
     def blocks(self) -> list[Path]:
         """Finished blocks in order."""
@@ -231,6 +240,7 @@ def calibrate(
     require_float64()
     begun = time.time()
     chosen = Settings(**settings)
+    chosen = replace(chosen, processes=_processes(chosen))
     data_folder = Path(data) if data is not None else shipped("datasets")
     prior_folder = Path(priors) if priors is not None else shipped("priors")
     overlay_file = Path(overlay) if overlay is not None else None
@@ -283,8 +293,19 @@ def _write_json(path: Path, content: Any) -> None:
     write_atomically(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
 
 
+LONG = 1000
+"""Iterations of all chains together from which processes of their own pay (each costs about half a minute to start)."""
+
+
+def _processes(settings: Settings) -> int:
+    if settings.processes is not None:
+        return settings.processes
+    long = settings.chains * (2 * settings.half + settings.sampling) >= LONG
+    return _workers(settings) if long and jax.default_backend() == "cpu" else 1
+
+
 def _workers(settings: Settings) -> int:
-    return max(1, min(settings.chains, os.cpu_count() or 1))
+    return max(1, min(settings.chains, cores()))
 
 
 def _continue(run: Run, report: Report, advance: Callable[[int, int, str], None]) -> Run:
@@ -292,11 +313,12 @@ def _continue(run: Run, report: Report, advance: Callable[[int, int, str], None]
     settings, model = run.settings, run.model
     run._memory["model"] = model
     data = model.sampling_data
-    sampler = Sampler(model, settings.half, settings.target, settings.max_tree_depth, settings.block)
+    sampler = Sampler(model, settings.target, settings.max_tree_depth, settings.block)
     report(
         f"compiling (about a minute on two cores): {sum(int(np.prod(s.shape)) for s in model.sampled.values())} sampled scalars"
     )
-    sampler.compile(data)
+    shared = run.settings.processes == 1 or jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+    sampler.compile(data, ("value_and_grad", "block") if shared else ("value_and_grad",))
     timings = dict(run.manifest["timings"])
     timings["compile_s"] = timings.get("compile_s", 0.0) + time.time() - begun
     start_file = run.path / "start.npz"
@@ -305,9 +327,16 @@ def _continue(run: Run, report: Report, advance: Callable[[int, int, str], None]
         report("searching for optima")
         _savez(start_file, _search(sampler, data, settings, report))
         timings["search_s"] = time.time() - tick
-    begin = _load(start_file)
+    begin = run.start
     tick = time.time()
-    _sample(run, sampler, data, begin, settings, report, advance)
+    processes = settings.processes or 1
+    of_chain = chain_data(data, begin)
+    with (
+        in_threads(sampler, of_chain, _workers(settings))
+        if processes == 1
+        else in_processes(run.path, sampler, processes) as chains
+    ):
+        _sample(run, sampler, chains, of_chain, settings, advance)
     timings["sampling_s"] = timings.get("sampling_s", 0.0) + time.time() - tick
     timings["wall_s"] = timings.get("wall_s", 0.0) + time.time() - begun
     report("summarising the draws")
@@ -378,31 +407,66 @@ def _geometry(sampler: Sampler, data: Data, potential, optimum: start.Optimum, f
     return arrays
 
 
-def refreshed_metric(draws: np.ndarray) -> np.ndarray:
-    """Metric from the first half of warm-up: pooled covariance in the sampler's coordinates, shrunk towards the identity.
+def refreshed_metric(draws: np.ndarray, curvature: np.ndarray) -> np.ndarray:
+    """Metric after the first half of warm-up: what the draws say of the spread and what the density says of the curvature.
+
+    The geometric mean of the pooled covariance (shrunk towards the identity, which the coordinates were built for) and the
+    inverse of the mean Hessian at some of the draws: the metric of least Fisher divergence (Seyboldt, Carlson and Carpenter
+    2026, as in nutpie), with the mean Hessian, which needs few draws, in place of the covariance of gradients.
 
     Parameters
     ----------
     draws
         Draws in the sampler's coordinates [chain, iteration, parameter].
+    curvature
+        Mean Hessian of the negative log density at some of them [parameter, parameter].
     """
     n = draws.shape[0] * draws.shape[1]
     centred = (draws - draws.mean(axis=(0, 1), keepdims=True)).reshape(n, -1)
     d = centred.shape[1]
     weight = n / (n + 5.0 * d)
-    return weight * (centred.T @ centred / max(n - 1, 1)) + (1.0 - weight) * np.eye(d)
+    spread = weight * (centred.T @ centred / max(n - 1, 1)) + (1.0 - weight) * np.eye(d)
+    values, vectors = np.linalg.eigh(curvature)
+    stiff = (vectors / np.clip(values, 0.2, 1e3)) @ vectors.T
+    root, inverse_root = (_power(spread, p) for p in (0.5, -0.5))
+    return root @ _power(inverse_root @ stiff @ inverse_root, 0.5) @ root
 
 
-def _sample(run: Run, sampler: Sampler, data: Data, begin: dict, settings: Settings, report: Report, advance) -> None:
+def _power(symmetric: np.ndarray, exponent: float) -> np.ndarray:
+    """Power of a symmetric positive definite matrix."""
+    values, vectors = np.linalg.eigh(0.5 * (symmetric + symmetric.T))
+    return (vectors * values**exponent) @ vectors.T
+
+
+def _mean_curvature(sampler: Sampler, chain_data: list[Data], draws: np.ndarray, workers: int) -> np.ndarray:
+    """Mean Hessian in the sampler's coordinates at evenly spaced draws of every chain [chain, iteration, parameter]."""
+    found = []
+    every = np.ones(draws.shape[-1], dtype=bool)
+    for data, chain in zip(chain_data, draws, strict=True):
+
+        def moved(w: np.ndarray, data: Data = data) -> tuple[float, np.ndarray]:
+            value, gradient = sampler.moved_value_and_grad(w, data)
+            return float(value), np.asarray(gradient)
+
+        at = np.unique(np.linspace(0, len(chain) - 1, HESSIANS + 1).astype(int)[1:])
+        found += [start.hessian(moved, w, every, workers, 1e-3) for w in chain[at]]
+    return np.mean(found, axis=0)
+
+
+def _sample(
+    run: Run,
+    sampler: Sampler,
+    chains: Chains,
+    data: list[Data],
+    settings: Settings,
+    advance: Callable[[int, int, str], None],
+) -> None:
     half, block = settings.half, settings.block
     phases = [0] * (half // block) + [1] * (half // block) + [2] * (settings.sampling // block)
     done = [int(p.stem) for p in run.blocks]
     if done != list(range(len(done))):
         raise RunError(f"{run.path}/blocks: a block is missing; delete those after the gap and resume")
     keys = [jax.random.PRNGKey(settings.seed * 7919 + 31 * c + 1) for c in range(settings.chains)]
-    of_chain = begin["chain_geometry"]
-    parts = {k.removeprefix("geometry_"): v for k, v in begin.items() if k.startswith("geometry_")}
-    chain_data = [data | {"geometry": {k: jnp.asarray(v[g]) for k, v in parts.items()}} for g in of_chain]
     states: list = []
     if done:
         last = _load(run.blocks[-1])
@@ -412,38 +476,42 @@ def _sample(run: Run, sampler: Sampler, data: Data, begin: dict, settings: Setti
             for c in range(settings.chains)
         ]
     total = len(phases) * block
-    with ThreadPoolExecutor(_workers(settings)) as pool:
-        for i, phase in enumerate(phases):
-            if i < len(done):
-                continue
-            if i == 0:
-                w0 = np.random.default_rng(settings.seed).normal(0.0, 0.7, (settings.chains, sampler.geometry.size))
-                identity = np.eye(sampler.geometry.size)
-                states = [sampler.first_state(w0[c], d, identity, keys[c]) for c, d in enumerate(chain_data)]
-            elif phase == 1 and phases[i - 1] == 0:
-                # the second three quarters of the first half: the start of the chain is not the posterior
-                first = np.concatenate([_load(p)["moved"] for p in run.blocks], axis=1)
-                new = refreshed_metric(first[:, first.shape[1] // 4 :])
-                states = [
-                    sampler.first_state(np.asarray(s.z["w"]), chain_data[c], new, jax.random.fold_in(keys[c], 1))
-                    for c, s in enumerate(states)
-                ]
-            results = list(pool.map(sampler.run_block, states, chain_data))
-            states = [r[0] for r in results]
-            stats = {k: np.stack([r[3][k] for r in results]) for k in results[0][3]}
-            arrays = {"draws": np.stack([r[1] for r in results]), "phase": np.array(phase)}
-            if phase == 0:
-                arrays["moved"] = np.stack([r[2] for r in results])
-            arrays |= {f"stat_{k}": v for k, v in stats.items()}
-            for c, s in enumerate(states):
-                arrays |= {f"chain{c}_{k}": v for k, v in state_arrays(s).items()}
-            _savez(run.path / "blocks" / f"{i:04d}.npz", arrays)
-            text = ("warm-up 1/2", "warm-up 2/2", "sampling")[phase]
-            advance(
-                (i + 1) * block,
-                total,
-                f"{text}: {stats['n_steps'].mean():.0f} leapfrogs, acceptance {stats['acceptance_rate'].mean():.2f}, {int(stats['diverging'].sum())} divergent",
-            )
+    for i, phase in enumerate(phases):
+        if i < len(done):
+            continue
+        if i == 0:
+            w0 = np.random.default_rng(settings.seed).normal(0.0, 0.7, (settings.chains, sampler.geometry.size))
+            identity = np.eye(sampler.geometry.size)
+            states = [sampler.first_state(w0[c], d, identity, keys[c]) for c, d in enumerate(data)]
+        elif phase == 1 and phases[i - 1] == 0:
+            # the second three quarters of the first half: the start of the chain is not the posterior
+            first = np.concatenate([_load(p)["moved"] for p in run.blocks], axis=1)
+            late = first[:, first.shape[1] // 4 :]
+            new = refreshed_metric(late, _mean_curvature(sampler, data, late, _workers(settings)))
+            step = sampler.settled(states)
+            states = [
+                sampler.first_state(np.asarray(s.kernel.z["w"]), data[c], new, jax.random.fold_in(keys[c], 1), step)
+                for c, s in enumerate(states)
+            ]
+        elif phase == 2 and phases[i - 1] == 1:
+            step = sampler.settled(states)
+            states = [sampler.with_step(s, step) for s in states]
+        results = chains(states, phase < 2)
+        states = [r[0] for r in results]
+        stats = {k: np.stack([r[3][k] for r in results]) for k in results[0][3]}
+        arrays = {"draws": np.stack([r[1] for r in results]), "phase": np.array(phase)}
+        if phase == 0:
+            arrays["moved"] = np.stack([r[2] for r in results])
+        arrays |= {f"stat_{k}": v for k, v in stats.items()}
+        for c, s in enumerate(states):
+            arrays |= {f"chain{c}_{k}": v for k, v in state_arrays(s).items()}
+        _savez(run.path / "blocks" / f"{i:04d}.npz", arrays)
+        text = ("warm-up 1/2", "warm-up 2/2", "sampling")[phase]
+        advance(
+            (i + 1) * block,
+            total,
+            f"{text}: {stats['n_steps'].mean():.0f} leapfrogs, acceptance {stats['acceptance_rate'].mean():.2f}, {int(stats['diverging'].sum())} divergent",
+        )
 
 
 def peak_memory_gib() -> float:

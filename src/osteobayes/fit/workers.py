@@ -1,0 +1,158 @@
+"""Chains side by side: in threads of this process, or each in a process that keeps one core busy.
+
+XLA spreads the many small operations of one gradient over a pool of threads that all chains of a process share. Two chains in
+one process on two cores took 35 ms a gradient each, the same two in single-threaded processes 20 ms (`benchmarks/chains.py`).
+A worker process keeps no state between blocks: it is sent a chain's state and sends back what `Sampler.run_block` returns, as
+arrays (NumPy's npz format, no pickle).
+"""
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from osteobayes.errors import RunError
+from osteobayes.fit.nuts import ChainState, Sampler, state_arrays, state_from
+from osteobayes.model import Data
+
+Block = tuple[ChainState, np.ndarray, np.ndarray, dict[str, np.ndarray]]
+
+
+class Chains(Protocol):
+    """Runs one block of every chain."""
+
+    def __call__(self, states: Sequence[ChainState], adapt: bool) -> list[Block]:
+        """Blocks of all chains, in order."""
+        ...
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def chain_data(data: Data, begin: Mapping[str, np.ndarray]) -> list[Data]:
+    """Data of every chain: with the sampler's coordinates of the mode that it starts in (``start.npz``)."""
+    parts = {k.removeprefix("geometry_"): v for k, v in begin.items() if k.startswith("geometry_")}
+    return [data | {"geometry": {k: jnp.asarray(v[g]) for k, v in parts.items()}} for g in begin["chain_geometry"]]
+
+
+@contextmanager
+def in_threads(sampler: Sampler, data: Sequence[Data], workers: int) -> Iterator[Chains]:
+    """All chains in this process."""
+    with ThreadPoolExecutor(workers) as pool:
+
+        def run(states: Sequence[ChainState], adapt: bool) -> list[Block]:
+            return list(pool.map(lambda s, d: sampler.run_block(s, d, adapt), states, data))
+
+        yield run
+
+
+@contextmanager
+def in_processes(run_folder: Path, sampler: Sampler, workers: int) -> Iterator[Chains]:
+    """Each chain in turn in one of ``workers`` single-threaded processes.
+
+    Raises
+    ------
+    RunError
+        If a process ends before it answers (what it printed stands on standard error).
+    """
+    environment = os.environ | {"NPROC": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "osteobayes.fit.workers", str(run_folder)]
+    processes = [
+        subprocess.Popen(
+            [*command, str(i)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
+        )
+        for i in range(workers)
+    ]
+    like = jax.eval_shape(sampler.plain_state)
+
+    def ask(i: int, chain: int, state: ChainState, adapt: bool) -> Block:
+        process = processes[i]
+        try:
+            _send(process.stdin, state_arrays(state) | {"chain": np.array(chain), "adapt": np.array(adapt)})
+            answer = _receive(process.stdout)
+        except (BrokenPipeError, EOFError) as error:
+            code = process.wait()
+            raise RunError(
+                f"{run_folder}: a sampling process ended (exit code {code}); finished blocks are kept: resume the run, "
+                "with `processes` 1 if it happens again (memory?)"
+            ) from error
+        stats = {k.removeprefix("stat_"): v for k, v in answer.items() if k.startswith("stat_")}
+        return state_from(answer, like), answer["z"], answer["w"], stats
+
+    def share(i: int, states: Sequence[ChainState], adapt: bool) -> dict[int, Block]:
+        return {c: ask(i, c, states[c], adapt) for c in range(i, len(states), workers)}
+
+    with ThreadPoolExecutor(workers) as pool:
+
+        def run(states: Sequence[ChainState], adapt: bool) -> list[Block]:
+            found: dict[int, Block] = {}
+            for part in pool.map(lambda i: share(i, states, adapt), range(workers)):
+                found |= part
+            return [found[c] for c in range(len(states))]
+
+        try:
+            yield run
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+
+
+def _send(pipe: BinaryIO | Any, arrays: Mapping[str, np.ndarray]) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # pyright: ignore[reportArgumentType]
+    content = buffer.getvalue()
+    pipe.write(len(content).to_bytes(8, "big") + content)
+    pipe.flush()
+
+
+def _receive(pipe: BinaryIO | Any) -> dict[str, np.ndarray]:
+    head = pipe.read(8)
+    if len(head) < 8:
+        raise EOFError
+    content = pipe.read(int.from_bytes(head, "big"))
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return {k: arrays[k] for k in arrays.files}
+
+
+def serve(run_folder: Path, worker: int) -> None:
+    """Body of a worker process: blocks of chains of a run, asked for on standard input, until that is closed."""
+    pipe_in, pipe_out = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever prints does not disturb the answers
+    if hasattr(os, "sched_setaffinity"):
+        mine = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {mine[worker % len(mine)]})
+    from osteobayes.fit.run import Run
+    from osteobayes.precision import enable_compile_cache, require_float64
+
+    require_float64()
+    enable_compile_cache()
+    run = Run(run_folder)
+    model, settings = run.model, run.settings
+    model.__dict__["prior_only"] = tuple(run.manifest["prior_only"])
+    sampler = Sampler(model, settings.target, settings.max_tree_depth, settings.block)
+    sampler.compile(model.sampling_data, names=("block",))
+    data = chain_data(model.sampling_data, run.start)
+    like = jax.eval_shape(sampler.plain_state)
+    while True:
+        try:
+            asked = _receive(pipe_in)
+        except EOFError:
+            return
+        state, z, w, stats = sampler.run_block(state_from(asked, like), data[int(asked["chain"])], bool(asked["adapt"]))
+        _send(pipe_out, state_arrays(state) | {"z": z, "w": w} | {f"stat_{k}": v for k, v in stats.items()})
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]), int(sys.argv[2]))
