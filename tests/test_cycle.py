@@ -712,7 +712,7 @@ def test_immune_parameters_act_only_with_an_immune_agent():
         return {n: x for n, x in path._asdict().items() if n not in ("status", "reference")}
 
     by = jax.jit(jax.jacfwd(curves))({n: values[n] for n in IMMUNE_PARAMETERS})
-    immune = np.array(arrays.immune, bool)
+    immune = np.asarray(arrays.column) < len(arrays.immune)
     assert immune.tolist() == [False] * 5 + [True] * 2
     for parameter in IMMUNE_PARAMETERS:
         for curve, derivatives in by.items():
@@ -728,13 +728,15 @@ def test_cells_share_skeletons():
         Cell("prostate", Regimen.parse("xgeva 120 mg q4w")),
         Cell("breast", Regimen()),
         Cell("breast", Regimen(), "bisphosphonate_12_months"),
+        Cell("lung", Regimen.parse("pembrolizumab")),  # not on bone
     ]
     arrays = pack(cells, CATALOGUE, Grid(outputs=6))
-    assert arrays.skeleton_of.tolist() == [0, 0, 1, 2] and arrays.skeleton.tolist() == [0, 2, 3]
+    assert arrays.skeleton_of.tolist() == [0, 0, 1, 2, 1] and arrays.skeleton.tolist() == [0, 2, 3]
+    assert arrays.lesion.tolist() == [4, 0, 1, 2, 3] and arrays.column.tolist() == [1, 2, 3, 4, 0]
     for name in ("exposure", "entry_exposure", "potency", "relative", "inverse"):
         x = getattr(arrays, name)
-        assert x.shape[-1] == 7
-        np.testing.assert_array_equal(x[..., 4:], x[..., [0, 2, 3]], err_msg=name)
+        assert x.shape[-1] == 8
+        np.testing.assert_array_equal(x[..., 5:], x[..., arrays.column[jnp.array([0, 2, 3])]], err_msg=name)
 
 
 def test_every_cell_and_catalogue_name_is_a_parameter_of_the_priors():

@@ -8,7 +8,10 @@ import pytest
 
 from osteobayes.errors import RunError
 from osteobayes.fit import Run, Settings, calibrate, resume
+from osteobayes.fit.nuts import Sampler, state_from
+from osteobayes.fit.run import SAMPLING, WARM_UP, refreshed_metric
 from osteobayes.fit.start import mode_of_chain, search, weights
+from osteobayes.fit.workers import chain_data, in_processes, in_threads
 
 TINY = {
     "cancers": ("breast",), "grid": (14.0, 80, 2), "chains": 2, "draws": 20, "tune": 20, "block": 10, "starts": 1,
@@ -93,6 +96,51 @@ def test_resume_continues_bit_identically_and_only_the_first_block_compiles(fini
     assert len(set(marks)) == 1, "a block after the first compiled something"
     whole, parts = (np.concatenate([np.load(p)["draws"] for p in r.blocks], axis=1) for r in (finished, again))
     np.testing.assert_array_equal(whole, parts)
+
+
+def test_a_process_of_its_own_runs_the_same_block(finished, tmp_path):
+    """One block of both chains in threads and in two single-threaded processes: the same draws up to rounding."""
+    settings, model = finished.settings, finished._memory["model"]
+    sampler = Sampler(model, settings.target, settings.max_tree_depth, settings.block)
+    data = chain_data(model.sampling_data, finished.start)
+    last = np.load(finished.blocks[-1])
+    like = jax.eval_shape(sampler.plain_state)
+    states = [
+        state_from({k.removeprefix(f"chain{c}_"): v for k, v in last.items() if k.startswith(f"chain{c}_")}, like)
+        for c in range(2)
+    ]
+    with in_threads(sampler, data, 2) as chains:
+        here = chains(states, False)
+    with in_processes(finished.path, sampler, 2) as chains:
+        there = chains(states, False)
+    for (state, z, w, stats), (state2, z2, w2, stats2) in zip(here, there, strict=True):
+        np.testing.assert_allclose(z2[:3], z[:3], rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(w2[:3], w[:3], rtol=1e-6, atol=1e-6)
+        np.testing.assert_array_equal(stats2["n_steps"][:3], stats["n_steps"][:3])
+        np.testing.assert_allclose(state2.kernel.adapt_state.step_size, state.kernel.adapt_state.step_size)
+    with (
+        in_processes(tmp_path / "nothing", sampler, 1) as chains,
+        pytest.raises(RunError, match="sampling process ended"),
+    ):
+        chains(states[:1], False)
+
+
+def test_the_step_size_moves_in_warm_up_only(finished):
+    """One step size for all chains while sampling, and it is what warm-up settled on."""
+    phases = [int(np.load(p)["phase"]) for p in finished.blocks]
+    steps = [np.load(p)["stat_step_size"] for p in finished.blocks]
+    assert sorted(set(phases)) == [*WARM_UP, SAMPLING] and phases == sorted(phases)
+    assert all(len(np.unique(s)) > 1 for s, phase in zip(steps, phases, strict=True) if phase != SAMPLING)
+    assert len(np.unique([s for s, phase in zip(steps, phases, strict=True) if phase == SAMPLING])) == 1
+
+
+def test_the_metric_is_the_covariance_of_a_gaussian():
+    """Draws and curvature of the same normal law: their geometric mean is its covariance."""
+    rng = np.random.default_rng(8)
+    L = np.tril(rng.normal(size=(4, 4))) + 2.0 * np.eye(4)
+    covariance = L @ L.T
+    draws = rng.normal(size=(4, 50_000, 4)) @ L.T
+    np.testing.assert_allclose(refreshed_metric(draws, np.linalg.inv(covariance)), covariance, rtol=0.03, atol=0.05)
 
 
 def test_a_finished_run_is_not_resumed_and_a_full_folder_not_overwritten(finished):

@@ -132,7 +132,7 @@ def calibrate(
     ] = None,
     chains: Annotated[int, typer.Option(min=1)] = 4,
     draws: Annotated[int, typer.Option(min=1, help="Draws a chain.")] = 500,
-    tune: Annotated[int, typer.Option(min=1, help="Warm-up iterations a chain.")] = 200,
+    tune: Annotated[int, typer.Option(min=1, help="Warm-up iterations a chain.")] = 225,
     seed: Annotated[int, typer.Option()] = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder (created).")] = None,
     as_json: Json = False,
@@ -142,9 +142,9 @@ def calibrate(
     from osteobayes.fit import calibrate as fit
 
     bar = _Bar()
-    block = max(1, min(25, draws, tune // 2 or 1))
+    block = max(1, min(25, draws, tune // 3 or 1))
     prior_draws = max(50, min(400, draws * chains))
-    starts = 6 if draws >= 100 else 2
+    starts = 4 if draws >= 100 else 2
     try:
         run = fit(
             data, priors, out, overlay, lambda text: _say(text, as_json), bar.advance, chains=chains, draws=draws, tune=tune,

@@ -212,26 +212,31 @@ def trajectories(
         raise ValueError(f"unknown method `{method}`; use runge_kutta, diffrax_fixed or diffrax_tight")
 
     n = arrays.cancer.shape[0]
-    finite = jnp.stack([jnp.isfinite(x).all(axis=0) for x in path]).all(axis=0)
-    positive = jnp.stack([(x > 0).all(axis=0) for x in (path.P, path.B, path.C, path.Z, path.G)]).all(axis=0)
+    bone = (path.P, path.B, path.C, path.Z, path.G)
+    finite = jnp.stack([jnp.isfinite(x).all(axis=0) for x in (*bone, path.log_N, path.y)]).all(axis=0)
+    positive = jnp.stack([(x > 0).all(axis=0) for x in bone]).all(axis=0)
     column = jnp.where(finite, jnp.where(positive, OK, NOT_POSITIVE), NOT_FINITE)
-    status = jnp.where(column[:n] == OK, column[n:][arrays.skeleton_of], column[:n])
-    path = State(*(jnp.where(column == OK, x, 1.0) for x in path))
+    own, skeletons = column[arrays.column], column[n:][arrays.skeleton_of]
+    status = jnp.where(own == OK, skeletons, own)
+    B, C, Z, G, log_N, y = (jnp.where(column == OK, x, 1.0) for x in (*bone[1:], path.log_N, path.y))
+
+    def lesion(x: Array) -> Array:
+        return x[:, arrays.column]
 
     def skeleton(x: Array) -> Array:
         return x[:, n:][:, arrays.skeleton_of]
 
     return Trajectories(
-        burden=jnp.exp(path.log_N[:, :n]),
-        growth=path.y[:, :n],
-        osteoblasts=path.B[:, :n],
-        osteoclasts=path.C[:, :n],
-        mineral=path.Z[:, :n],
-        tgfb=path.G[:, :n],
-        flux=(path.C * path.Z)[:, :n],
-        skeleton_flux=skeleton(path.C * path.Z),
-        skeleton_osteoblasts=skeleton(path.B),
-        skeleton_mineral=skeleton(path.Z),
-        reference=Reference(*(x[:n] for x in reference)),
+        burden=jnp.exp(lesion(log_N)),
+        growth=lesion(y),
+        osteoblasts=lesion(B),
+        osteoclasts=lesion(C),
+        mineral=lesion(Z),
+        tgfb=lesion(G),
+        flux=lesion(C * Z),
+        skeleton_flux=skeleton(C * Z),
+        skeleton_osteoblasts=skeleton(B),
+        skeleton_mineral=skeleton(Z),
+        reference=Reference(*(x[arrays.column] for x in reference)),
         status=status,
     )

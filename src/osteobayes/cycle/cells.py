@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from osteobayes.cycle import exposure
 from osteobayes.cycle.dynamics import Columns
-from osteobayes.cycle.fluxes import ACTIONS, FRACTIONS
+from osteobayes.cycle.fluxes import ACTIONS, FRACTIONS, NOT_ON_BONE
 from osteobayes.cycle.regimen import Component, Regimen
 from osteobayes.cycle.therapy import Agent, Catalogue
 from osteobayes.errors import RegimenError
@@ -91,16 +91,21 @@ class Cell:
 class CellArrays(NamedTuple):
     """Cells as data of the compiled function.
 
-    Columns are the cells' lesions, then the distinct systemic skeletons. ``skeleton``: a representative cell of each
-    skeleton; ``skeleton_of``: the skeleton of each cell. Drugs: ``rank`` counts the agents that act on one flux of one
-    column; ``exposure`` is :meth:`Grid.project`, ``entry_exposure`` its mean before entry; ``potency`` and ``relative``
-    index :func:`parameter_names`; ``inverse`` is -1 where the exposure is divided by the potency.
+    Columns are the cells' lesions, those with an agent of the immune module first, then the distinct systemic skeletons.
+    ``lesion``: the cell of each lesion column; ``column``: the column of each cell; ``immune``: ones, one a cell with the
+    immune module; ``skeleton``: a representative cell of each skeleton; ``skeleton_of``: the skeleton of each cell.
+
+    Drugs: ``rank`` counts the agents that act on one flux of one column; ``exposure`` is :meth:`Grid.project`,
+    ``entry_exposure`` its mean before entry; ``potency`` and ``relative`` index :func:`parameter_names`; ``inverse`` is -1
+    where the exposure is divided by the potency.
     """
 
     cancer: Int[Array, " cell"]
+    lesion: Int[Array, " cell"]
+    column: Int[Array, " cell"]
     skeleton: Int[Array, " skeleton"]
     skeleton_of: Int[Array, " cell"]
-    immune: Float[Array, " cell"]
+    immune: Float[Array, " immune"]
     backbone: Float[Array, " cell"]
     exposure: Float[Array, "step 3 rank action column"]
     entry_exposure: Float[Array, "rank action column"]
@@ -157,6 +162,13 @@ def _given(cell: Cell, catalogue: Catalogue) -> list[tuple[Component, bool]]:
     ]
 
 
+def _on_bone(cell: Cell, catalogue: Catalogue) -> tuple[Component, ...]:
+    """Components of a regimen that act on bone: cells that share them share a systemic skeleton."""
+    return tuple(
+        c for c in cell.regimen.components if any(a.flux not in NOT_ON_BONE for a in catalogue.agents[c.agent].actions)
+    )
+
+
 def pack(cells: Sequence[Cell], catalogue: Catalogue, grid: Grid) -> CellArrays:
     """Arrays of the cells."""
     names = parameter_names(catalogue)
@@ -194,15 +206,18 @@ def pack(cells: Sequence[Cell], catalogue: Catalogue, grid: Grid) -> CellArrays:
             exposure[:, :, *at], entry_exposure[at] = curve, entry
             potency[at], relative[at], inverse[at] = p, r, -1.0 if form == "ratio" else 1.0
     skeletons: dict[tuple, int] = {}
-    skeleton_of = [skeletons.setdefault((c.regimen, c.pretreatment), len(skeletons)) for c in cells]
+    skeleton_of = [skeletons.setdefault((_on_bone(c, catalogue), c.pretreatment), len(skeletons)) for c in cells]
     skeleton = [skeleton_of.index(i) for i in range(len(skeletons))]
-    column = [*range(len(cells)), *skeleton]
-    immune = [float(any("immune" in catalogue.agents[a].modules for a in cell.regimen.agents)) for cell in cells]
+    immune = [any("immune" in catalogue.agents[a].modules for a in cell.regimen.agents) for cell in cells]
+    lesion = sorted(range(len(cells)), key=lambda i: not immune[i])
+    column = [*lesion, *skeleton]
     return CellArrays(
         cancer=jnp.asarray([CANCERS.index(c.cancer) for c in cells], dtype=jnp.int32),
+        lesion=jnp.asarray(lesion, dtype=jnp.int32),
+        column=jnp.asarray(np.argsort(lesion), dtype=jnp.int32),
         skeleton=jnp.asarray(skeleton, dtype=jnp.int32),
         skeleton_of=jnp.asarray(skeleton_of, dtype=jnp.int32),
-        immune=jnp.asarray(immune),
+        immune=jnp.ones(sum(immune)),
         backbone=jnp.asarray([float(c.regimen.backbone) for c in cells]),
         exposure=jnp.asarray(exposure[..., column]),
         entry_exposure=jnp.asarray(entry_exposure[..., column]),
@@ -245,6 +260,6 @@ def actions(
 
 def columns_of(arrays: CellArrays) -> tuple[Columns, Int[Array, " column"]]:
     """Columns of the solve (the cells' lesions, then the distinct skeletons) and the cancer of each."""
-    which = jnp.concatenate([jnp.arange(arrays.cancer.shape[0]), arrays.skeleton])
-    lesion = jnp.concatenate([jnp.ones(arrays.cancer.shape[0]), jnp.zeros(arrays.skeleton.shape[0])])
-    return Columns(lesion, (lesion * arrays.immune[which]), arrays.backbone[which]), arrays.cancer[which]
+    which = jnp.concatenate([arrays.lesion, arrays.skeleton])
+    lesion = jnp.concatenate([jnp.ones(arrays.lesion.shape[0]), jnp.zeros(arrays.skeleton.shape[0])])
+    return Columns(lesion, arrays.immune, arrays.backbone[which]), arrays.cancer[which]

@@ -16,7 +16,7 @@ from osteobayes.cycle.responses import log_positive, power
 
 
 class State(NamedTuple):
-    """State of every column; the tumour and immune states of skeleton columns are carried along unused."""
+    """State of every column (the tumour states of skeleton columns are carried along unused); immune states of the first ones."""
 
     P: Float[Array, " column"]
     """Osteoblast precursors (1 in healthy bone)."""
@@ -32,13 +32,13 @@ class State(NamedTuple):
     """Log lesion burden, in units of the lesion's capacity."""
     y: Float[Array, " column"]
     """Log systemic growth since entry."""
-    E: Float[Array, " column"]
+    E: Float[Array, " immune"]
     """Effector T cells (1)."""
-    X: Float[Array, " column"]
+    X: Float[Array, " immune"]
     """Exhausted share (0 in healthy tissue)."""
-    E_ref: Float[Array, " column"]
+    E_ref: Float[Array, " immune"]
     """Effectors of the same lesion without agents, at its entry TGF-beta tone."""
-    X_ref: Float[Array, " column"]
+    X_ref: Float[Array, " immune"]
     """Exhausted share of the same."""
 
 
@@ -55,12 +55,12 @@ class Reference(NamedTuple):
 class Columns(NamedTuple):
     """What each column is, as 0/1 masks.
 
-    ``lesion``: a lesion (else a skeleton); ``immune``: the immune module is switched on by an agent of its class;
-    ``backbone``: the cancer's background treatment is given (the default).
+    ``lesion``: a lesion (else a skeleton); ``immune``: as many ones as there are columns, from the first, whose immune module
+    is switched on by an agent of its class (0 switches it off); ``backbone``: the cancer's background treatment is given (the default).
     """
 
     lesion: Float[Array, " column"]
-    immune: Float[Array, " column"]
+    immune: Float[Array, " immune"]
     backbone: Float[Array, " column"]
 
 
@@ -110,6 +110,34 @@ def immune_field(
     return dE, dX
 
 
+class Deviation(NamedTuple):
+    """Functional effectors beyond those of the same lesion without agents, and time derivatives of the immune states."""
+
+    of_column: Float[Array, " column"]
+    slopes: tuple[Array, Array, Array, Array]
+
+
+def immune_deviation(
+    y: State, N: Array, u_pd1: Array, p: Mapping[str, Array], ref: Reference, columns: Columns
+) -> Deviation:
+    """The immune module in the columns that have it (the first ones); zero in the others."""
+    some = columns.immune.shape[0]
+
+    def first(x: Array) -> Array:
+        return x[:some] if jnp.ndim(x) else x
+
+    mine = {k: first(v) for k, v in p.items()}
+    N, G, u_pd1, tone = first(N), first(y.G), first(u_pd1), first(ref.tgfb)
+    n, none = fluxes.half_saturation(N, mine["tumour_half_burden"]), jnp.zeros_like(u_pd1)
+    dE, dX = immune_field(y.E, y.X, G, N, n, u_pd1, mine)
+    dE_ref, dX_ref = immune_field(y.E_ref, y.X_ref, tone, N, n, none, mine)
+    beyond = columns.immune * (
+        fluxes.functional_effectors(y.E, y.X, u_pd1 / (1.0 + u_pd1), mine)
+        - fluxes.functional_effectors(y.E_ref, y.X_ref, none, mine)
+    )
+    return Deviation(jnp.pad(beyond, (0, columns.lesion.shape[0] - some)), (dE, dX, dE_ref, dX_ref))
+
+
 def field(
     y: State,
     u: Mapping[str, Float[Array, " column"]],
@@ -135,15 +163,8 @@ def field(
     N = columns.lesion * jnp.exp(y.log_N)
     dP, dB, dC, dZ, dG = bone_field(y, N, p, u)
 
-    n = fluxes.half_saturation(N, p["tumour_half_burden"])
-    u_pd1 = u["pd1_block"]
-    dE, dX = immune_field(y.E, y.X, y.G, N, n, u_pd1, p)
-    dE_ref, dX_ref = immune_field(y.E_ref, y.X_ref, ref.tgfb, N, n, jnp.zeros_like(u_pd1), p)
-    deviation = columns.immune * (
-        fluxes.functional_effectors(y.E, y.X, u_pd1 / (1.0 + u_pd1), p)
-        - fluxes.functional_effectors(y.E_ref, y.X_ref, jnp.zeros_like(u_pd1), p)
-    )
-
+    deviation = immune_deviation(y, N, u["pd1_block"], p, ref, columns)
+    dE, dX, dE_ref, dX_ref = deviation.slopes
     gross = p["net_growth"] + p["background_loss"]
     fed = fluxes.feeding(fluxes.resorption(y.C, y.Z), y.G, p) / ref.feeding
     systemic = columns.backbone * p["background_loss"] + u["tumour_kill"]
@@ -151,9 +172,9 @@ def field(
         gross * fed * (1.0 - N) / (1.0 - ref.burden)
         - systemic
         - fluxes.alpha_kill(u["alpha_kill"], y.B, N, p)
-        - p["immune_kill"] * deviation / (1.0 + N / p["tumour_half_burden"])
+        - p["immune_kill"] * deviation.of_column / (1.0 + N / p["tumour_half_burden"])
     )
-    d_y = gross - systemic - p["immune_kill"] * deviation
+    d_y = gross - systemic - p["immune_kill"] * deviation.of_column
     return State(dP, dB, dC, dZ, dG, d_log_N, d_y, dE, dX, dE_ref, dX_ref)
 
 

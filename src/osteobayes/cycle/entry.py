@@ -91,5 +91,6 @@ def entry_state(
     E = fluxes.effector_drive(G_ref, N, n, p)
     drive = p["exhaustion_drive"] * n
     X = drive / (1.0 + drive)
+    E, X = E[: columns.immune.shape[0]], (X + jnp.zeros_like(N))[: columns.immune.shape[0]]
     log_N = jnp.log(p["entry_burden"]) + jnp.zeros_like(N)
     return State(P, B, C, Z, G, log_N, jnp.zeros_like(N), E, X, E, X), reference

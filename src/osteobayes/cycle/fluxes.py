@@ -31,6 +31,9 @@ ACTIONS: dict[str, str] = {
 FRACTIONS = frozenset({"matrix_tgfb_trap", "tgfb_receptor_block"})
 """Actions that are fractions in [0, 1]; several agents combine as 1 - prod(1 - u). The others add."""
 
+NOT_ON_BONE = frozenset({"tumour_kill", "pd1_block"})
+"""Actions that no bone equation reads: without a tumour the skeleton does not feel them."""
+
 
 def half_saturation(N: Column, K: Column) -> Column:
     """Tumour burden as a saturating signal ``N / (K + N)``."""

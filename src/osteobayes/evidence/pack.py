@@ -181,7 +181,7 @@ class _Builder:
         return self.effects.setdefault(dim, {}).setdefault(name, len(self.effects[dim]) + 1)
 
     def death_effect(self, study: str) -> int:
-        """Index of a trial's survival effect; trials without a fitted survival number stand behind the others."""
+        """Index of a study's survival effect; those without a fitted survival number stand behind the others."""
         seen = study in self.survival
         return self.effect("study_os", study) if seen else _UNSEEN + self.effect("study_os_unseen", study)
 
@@ -411,8 +411,7 @@ def _arms(b: _Builder, kind: str) -> Arms:
                 detection,
                 b.effect("study_registry", f"{study_id} SRE") if registry and definition else 0,
                 0 if registry else (b.effect("study_sre", study_id) if definition else 0),
-                b.effect("study_registry", f"{study_id} OS") if registry else 0,
-                0 if registry else b.death_effect(study_id),
+                b.death_effect(study_id),
                 b.effect("study_pfs", study_id) if kind == "PFS" else 0,
                 b.effect("contrast", f"{study_id}/{arm_id}/{kind}") if treated and not pooled else 0,
                 0 if registry else b.effect("study_trial", study_id),
@@ -437,15 +436,15 @@ def _arms(b: _Builder, kind: str) -> Arms:
             *[empty] * 5,
             np.zeros((0, len(t))),
         )
-    counted, detection, r_sre, sre, r_os, os_, pfs, contrast, dropout, admin = _stack(columns)
+    counted, detection, r_sre, sre, os_, pfs, contrast, dropout, admin = _stack(columns)
     # effects of registries stand behind those of the trials in one vector
     return Arms(
-        cell, weight, counted, detection, _joined(sre, r_sre), _joined(os_, r_os), pfs, contrast, dropout, admin
+        cell, weight, counted, detection, _joined(sre, r_sre), os_.astype(np.int32), pfs, contrast, dropout, admin
     )
 
 
 def _joined(trial: np.ndarray, registry: np.ndarray) -> np.ndarray:
-    """Index into [none, trials..., unseen trials..., registries...]; registries negative until the counts are known."""
+    """Index into [none, trials..., registries...]; registries negative until the counts are known."""
     return np.where(registry > 0, -registry, trial).astype(np.int32)
 
 
@@ -508,12 +507,12 @@ def _assemble(b: _Builder, out: Mapping, keys: Mapping, seen: Mapping, table: li
             np.asarray(onset), np.asarray(effect), _pad(list(years)), np.asarray(n)
         )
     coords = {dim: tuple(levels) for dim, levels in b.effects.items()}
-    n_sre, n_os, n_unseen = (len(coords[d]) for d in ("study_sre", "study_os", "study_os_unseen"))
+    n_sre, n_os = (len(coords[d]) for d in ("study_sre", "study_os"))
     for kind, a in arms.items():
         death = np.where(a.death_effect > _UNSEEN, a.death_effect - _UNSEEN + n_os, a.death_effect)
         arms[kind] = a._replace(
             sre_effect=np.where(a.sre_effect < 0, n_sre - a.sre_effect, a.sre_effect).astype(np.int32),
-            death_effect=np.where(death < 0, n_os + n_unseen - death, death).astype(np.int32),
+            death_effect=death.astype(np.int32),
         )
     observed = {f: (_pad(v) if f == "incidence_curve" else np.asarray(v, dtype=float)) for f, v in seen.items() if v}
     families = [f for f in FAMILIES if keys[f]]

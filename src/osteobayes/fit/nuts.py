@@ -58,7 +58,7 @@ class Sampler:
     """
 
     model: Model
-    target: float = 0.8
+    target: float = 0.85
     max_tree_depth: int = 6
     block: int = 25
     _kernel: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)

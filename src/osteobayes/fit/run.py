@@ -34,7 +34,11 @@ from osteobayes.precision import cpu_tag, require_float64
 from osteobayes.priors import PriorSet
 
 FORMAT = 1
-HESSIANS = 2
+WARM_UP = (0, 1, 2)
+"""Phases of the warm-up, as blocks record them."""
+SAMPLING = 3
+"""Phase whose draws are kept."""
+HESSIANS = 1
 """Draws of each chain at which warm-up measures the curvature of the density."""
 STACK = ("jax", "jaxlib", "numpyro", "numpy", "scipy", "arviz", "xarray", "diffrax", "equinox", "pymc", "pytensor")
 Report = Callable[[str], None]
@@ -44,18 +48,18 @@ Report = Callable[[str], None]
 class Settings:
     """Settings of a fit; stored in the manifest.
 
-    ``tune`` is split in two halves: the first with the metric of the Laplace approximation, the second (and sampling) with a
-    metric refreshed from the first half's draws of all chains.
+    ``tune`` is split in three: the first third moves in the coordinates of the Laplace approximation, the second with a metric
+    from the draws of the first, the last (and sampling) with one from the draws of both. The step size is adapted in all.
     """
 
     chains: int = 4
     draws: int = 500
-    tune: int = 200
+    tune: int = 225
     seed: int = 0
     cancers: tuple[str, ...] | None = None
-    starts: int = 6
+    starts: int = 4
     search_iterations: int = 400
-    target: float = 0.8
+    target: float = 0.85
     max_tree_depth: int = 6
     block: int = 25
     prior_draws: int = 400
@@ -69,9 +73,9 @@ class Settings:
                 raise RunError(f"setting `{name}` must be at least 1, found {getattr(self, name)}")
 
     @property
-    def half(self) -> int:
-        """Warm-up iterations of each half, in whole blocks."""
-        return max(1, round(self.tune / 2 / self.block)) * self.block
+    def third(self) -> int:
+        """Warm-up iterations of each third, in whole blocks."""
+        return max(1, round(self.tune / len(WARM_UP) / self.block)) * self.block
 
     @property
     def sampling(self) -> int:
@@ -300,7 +304,7 @@ LONG = 1000
 def _processes(settings: Settings) -> int:
     if settings.processes is not None:
         return settings.processes
-    long = settings.chains * (2 * settings.half + settings.sampling) >= LONG
+    long = settings.chains * (len(WARM_UP) * settings.third + settings.sampling) >= LONG
     return _workers(settings) if long and jax.default_backend() == "cpu" else 1
 
 
@@ -408,7 +412,7 @@ def _geometry(sampler: Sampler, data: Data, potential, optimum: start.Optimum, f
 
 
 def refreshed_metric(draws: np.ndarray, curvature: np.ndarray) -> np.ndarray:
-    """Metric after the first half of warm-up: what the draws say of the spread and what the density says of the curvature.
+    """Metric during warm-up: what the draws say of the spread and what the density says of the curvature.
 
     The geometric mean of the pooled covariance (shrunk towards the identity, which the coordinates were built for) and the
     inverse of the mean Hessian at some of the draws: the metric of least Fisher divergence (Seyboldt, Carlson and Carpenter
@@ -461,8 +465,8 @@ def _sample(
     settings: Settings,
     advance: Callable[[int, int, str], None],
 ) -> None:
-    half, block = settings.half, settings.block
-    phases = [0] * (half // block) + [1] * (half // block) + [2] * (settings.sampling // block)
+    block = settings.block
+    phases = [p for p in WARM_UP for _ in range(settings.third // block)] + [SAMPLING] * (settings.sampling // block)
     done = [int(p.stem) for p in run.blocks]
     if done != list(range(len(done))):
         raise RunError(f"{run.path}/blocks: a block is missing; delete those after the gap and resume")
@@ -483,30 +487,32 @@ def _sample(
             w0 = np.random.default_rng(settings.seed).normal(0.0, 0.7, (settings.chains, sampler.geometry.size))
             identity = np.eye(sampler.geometry.size)
             states = [sampler.first_state(w0[c], d, identity, keys[c]) for c, d in enumerate(data)]
-        elif phase == 1 and phases[i - 1] == 0:
-            # the second three quarters of the first half: the start of the chain is not the posterior
-            first = np.concatenate([_load(p)["moved"] for p in run.blocks], axis=1)
-            late = first[:, first.shape[1] // 4 :]
-            new = refreshed_metric(late, _mean_curvature(sampler, data, late, _workers(settings)))
+        elif phase != phases[i - 1]:
             step = sampler.settled(states)
-            states = [
-                sampler.first_state(np.asarray(s.kernel.z["w"]), data[c], new, jax.random.fold_in(keys[c], 1), step)
-                for c, s in enumerate(states)
-            ]
-        elif phase == 2 and phases[i - 1] == 1:
-            step = sampler.settled(states)
-            states = [sampler.with_step(s, step) for s in states]
-        results = chains(states, phase < 2)
+            if phase == SAMPLING:
+                states = [sampler.with_step(s, step) for s in states]
+            else:
+                moved = np.concatenate([_load(p)["moved"] for p in run.blocks], axis=1)
+                late = moved[:, settings.third // 4 :]  # the start of a chain is not the posterior
+                curvature = _mean_curvature(sampler, data, moved[:, -settings.third :], _workers(settings))
+                new = refreshed_metric(late, curvature)
+                states = [
+                    sampler.first_state(
+                        np.asarray(s.kernel.z["w"]), data[c], new, jax.random.fold_in(keys[c], phase), step
+                    )
+                    for c, s in enumerate(states)
+                ]
+        results = chains(states, phase != SAMPLING)
         states = [r[0] for r in results]
         stats = {k: np.stack([r[3][k] for r in results]) for k in results[0][3]}
         arrays = {"draws": np.stack([r[1] for r in results]), "phase": np.array(phase)}
-        if phase == 0:
+        if phase in WARM_UP[:-1]:
             arrays["moved"] = np.stack([r[2] for r in results])
         arrays |= {f"stat_{k}": v for k, v in stats.items()}
         for c, s in enumerate(states):
             arrays |= {f"chain{c}_{k}": v for k, v in state_arrays(s).items()}
         _savez(run.path / "blocks" / f"{i:04d}.npz", arrays)
-        text = ("warm-up 1/2", "warm-up 2/2", "sampling")[phase]
+        text = "sampling" if phase == SAMPLING else f"warm-up {phase + 1}/{len(WARM_UP)}"
         advance(
             (i + 1) * block,
             total,
@@ -522,7 +528,7 @@ def peak_memory_gib() -> float:
 
 def draws_of(run: Run) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Unconstrained draws [chain, draw, parameter] and statistics of the sampling phase."""
-    kept = [b for b in (_load(p) for p in run.blocks) if int(b["phase"]) == 2]
+    kept = [b for b in (_load(p) for p in run.blocks) if int(b["phase"]) == SAMPLING]
     stats = {
         k.removeprefix("stat_"): np.concatenate([b[k] for b in kept], axis=1) for k in kept[0] if k.startswith("stat_")
     }

@@ -52,7 +52,7 @@ def effect_vectors(values: Mapping[str, Array]) -> dict[str, Array]:
     zero = jnp.zeros(1)
     return {
         "sre": jnp.concatenate([zero, get("sre_study"), get("registry_study")]),
-        "death": jnp.concatenate([zero, get("os_study"), get("os_study_unseen"), get("registry_study")]),
+        "death": jnp.concatenate([zero, get("os_study"), get("os_study_unseen")]),
         "progression": jnp.concatenate([zero, get("pfs_study")]),
         "registry": jnp.concatenate([zero, get("registry_study")]),
         "contrast": jnp.concatenate([zero, get("effect_study")]),
