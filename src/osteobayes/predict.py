@@ -228,6 +228,8 @@ def evidence_for(model: Model, agent_class: str, kind: str = "SRE") -> dict[str,
 
 def _grade(model: Model, agent: str, contraction: float) -> str:
     found = evidence_for(model, model.catalogue.agents[agent].agent_class)
+    if not found["randomised"] and not found["other"]:
+        return "prior-only"  # leaving the class out changes nothing: what contracted is shared with other classes
     if found["randomised"]:
         return "trial-calibrated" if contraction >= 0.5 else "partly"
     return "partly" if contraction >= 0.2 else "prior-only"

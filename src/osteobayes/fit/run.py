@@ -520,9 +520,11 @@ def _sample(
         )
 
 
-def peak_memory_gib() -> float:
-    """Peak resident memory of this process."""
+def peak_memory_gib(processes: int = 1) -> float:
+    """Peak resident memory of this process, and of the chains' processes beside it (as many times the largest)."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if processes > 1:
+        peak += processes * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return peak / (1024**3 if platform.system() == "Darwin" else 1024**2)
 
 

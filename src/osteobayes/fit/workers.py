@@ -67,7 +67,7 @@ def in_processes(run_folder: Path, sampler: Sampler, workers: int) -> Iterator[C
         If a process ends before it answers (what it printed stands on standard error).
     """
     environment = os.environ | {"NPROC": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "osteobayes.fit.workers", str(run_folder)]
+    command = [sys.executable, "-c", "from osteobayes.fit.workers import main; main()", str(run_folder)]
     processes = [
         subprocess.Popen(
             [*command, str(i)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
@@ -154,5 +154,6 @@ def serve(run_folder: Path, worker: int) -> None:
         _send(pipe_out, state_arrays(state) | {"z": z, "w": w} | {f"stat_{k}": v for k, v in stats.items()})
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Entry of a worker process: the run folder and the number of the worker."""
     serve(Path(sys.argv[1]), int(sys.argv[2]))
