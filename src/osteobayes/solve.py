@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from osteobayes.cycle.cells import CellArrays, Grid, actions, coefficients, columns_of
-from osteobayes.cycle.dynamics import Reference, State, field, osteoclast_loss
+from osteobayes.cycle.dynamics import Reference, State, burden, field, osteoclast_loss
 from osteobayes.cycle.entry import entry_state
 
 OK, NOT_FINITE, NOT_POSITIVE = 0, 1, 2
@@ -179,7 +179,7 @@ def trajectories(
         return field(y, u, p, reference, columns)
 
     def loss(y: State, u: Mapping[str, Array]) -> Array:
-        return osteoclast_loss(y, columns.lesion * jnp.exp(y.log_N), p, u)
+        return osteoclast_loss(y, burden(y, columns), p, u)
 
     if method == "runge_kutta":
         path = _runge_kutta(vector_field, loss, act, state, arrays.exposure, grid)
@@ -213,7 +213,8 @@ def trajectories(
 
     n = arrays.cancer.shape[0]
     bone = (path.P, path.B, path.C, path.Z, path.G)
-    finite = jnp.stack([jnp.isfinite(x).all(axis=0) for x in (*bone, path.log_N, path.y)]).all(axis=0)
+    grown = (jnp.where(columns.lesion > 0, x, 0.0) for x in (path.log_N, path.y))  # a skeleton has no tumour to fail
+    finite = jnp.stack([jnp.isfinite(x).all(axis=0) for x in (*bone, *grown)]).all(axis=0)
     positive = jnp.stack([(x > 0).all(axis=0) for x in bone]).all(axis=0)
     column = jnp.where(finite, jnp.where(positive, OK, NOT_POSITIVE), NOT_FINITE)
     own, skeletons = column[arrays.column], column[n:][arrays.skeleton_of]

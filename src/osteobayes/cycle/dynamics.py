@@ -64,6 +64,11 @@ class Columns(NamedTuple):
     backbone: Float[Array, " column"]
 
 
+def burden(y: State, columns: Columns) -> Float[Array, " column"]:
+    """Lesion burden N of every column: none in a skeleton, whatever its unused tumour states have become."""
+    return jnp.where(columns.lesion > 0, jnp.exp(y.log_N), 0.0)
+
+
 def bone_field(
     y: State, N: Float[Array, " column"], p: Mapping[str, Array], u: Mapping[str, Array]
 ) -> tuple[Array, Array, Array, Array, Array]:
@@ -160,7 +165,7 @@ def field(
     columns
         What each column is.
     """
-    N = columns.lesion * jnp.exp(y.log_N)
+    N = burden(y, columns)
     dP, dB, dC, dZ, dG = bone_field(y, N, p, u)
 
     deviation = immune_deviation(y, N, u["pd1_block"], p, ref, columns)
