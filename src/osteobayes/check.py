@@ -335,7 +335,7 @@ def solver_check(run: Run, draws: int = 20, reference: str = "diffrax_tight") ->
     sampled = _draws(run, "posterior", draws)
     n = len(next(iter(sampled.values())))
     grid = run.model.grid
-    fine = replace(run.model, grid=replace(grid, substeps=max(1, round(2 * grid.output_days))))
+    fine = replace(run.model, grid=replace(grid, substeps=max(1, round(2 * grid.output_days)), fine=None))
 
     def total(model: Model, method: str) -> np.ndarray:
         data = model.data

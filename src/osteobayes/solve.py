@@ -43,11 +43,11 @@ class Trajectories(NamedTuple):
     status: Int[Array, " cell"]
 
 
-def _axpy(a: float, x: State, y: State) -> State:
+def _axpy(a: Array, x: State, y: State) -> State:
     return jax.tree.map(lambda xi, yi: a * xi + yi, x, y)
 
 
-def _exponential_weights(z: Array, h: float) -> tuple[Array, ...]:
+def _exponential_weights(z: Array, h: Array) -> tuple[Array, ...]:
     """Weights of the exponential fourth-order scheme for ``C' = -(-z/h) C + N`` (Cox and Matthews 2002); z < 0."""
     E, E2 = jnp.exp(z), jnp.exp(0.5 * z)
     half = h * (E2 - 1.0) / z
@@ -80,11 +80,11 @@ def _runge_kutta(
     The stages are an inner loop (a quarter of the program to compile), and barriers around the vector field keep the compiler
     from computing one intermediate again in every expression that uses it: without them the gradient took 2.6 times as long.
     """
-    h = grid.step
     guard = jax.lax.optimization_barrier
 
     @jax.checkpoint
-    def step(y: State, drugs):
+    def step(y: State, now):
+        drugs, h = now
         L = loss(y, act(drugs[1]))
         E, E2, half, first, middle, last = _exponential_weights(-L * h, h)
         weights_C = jnp.stack([first, middle, middle, last])
@@ -108,9 +108,8 @@ def _runge_kutta(
         (_, end, _, _), _ = jax.lax.scan(stage, (y, y._replace(C=E * y.C), nothing, nothing), stages)
         return end, end
 
-    _, path = jax.lax.scan(step, state, exposure)
-    every = slice(grid.substeps - 1, None, grid.substeps)
-    return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest[every]]), state, path)
+    _, path = jax.lax.scan(step, state, (exposure, jnp.asarray(grid.steps)))
+    return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest[grid.ends]]), state, path)
 
 
 def _diffrax(
@@ -120,14 +119,15 @@ def _diffrax(
         [u[:1, 0], 0.5 * (u[1:, 0] + u[:-1, 2]), u[-1:, 2]]
     )  # continuous: lines of neighbours meet halfway
     ys = jnp.concatenate([jnp.stack([joints[:-1], u[:, 1]], axis=1).reshape(-1, *u.shape[2:]), joints[-1:]])
-    path = diffrax.LinearInterpolation(ts=0.5 * grid.step * jnp.arange(len(ys)), ys=ys)
+    ts = np.cumsum(np.concatenate([[0.0], np.repeat(0.5 * grid.steps, 2)]))
+    path = diffrax.LinearInterpolation(ts=jnp.asarray(ts), ys=ys)
     term = diffrax.ODETerm(lambda t, y, _: vector_field(y, act(path.evaluate(t))))
     solution = diffrax.diffeqsolve(
         term,
         solver,
         t0=0.0,
         t1=float(grid.days[-1]),
-        dt0=grid.step,
+        dt0=float(grid.steps[0]),
         y0=state,
         saveat=diffrax.SaveAt(ts=jnp.asarray(grid.days)),
         stepsize_controller=controller,
@@ -191,12 +191,12 @@ def trajectories(
             arrays.exposure,
             grid,
             diffrax.Bosh3(),
-            diffrax.ConstantStepSize(),
+            diffrax.StepTo(jnp.asarray(np.cumsum(np.concatenate([[0.0], grid.steps])))),
             diffrax.DirectAdjoint(),
-            grid.outputs * grid.substeps + 2,
+            len(grid.steps) + 2,
         )
     elif method == "diffrax_tight":
-        controller = diffrax.PIDController(rtol=rtol, atol=rtol * 1e-2, dtmax=grid.step)
+        controller = diffrax.PIDController(rtol=rtol, atol=rtol * 1e-2, dtmax=float(grid.steps.min()))
         path = _diffrax(
             vector_field,
             act,

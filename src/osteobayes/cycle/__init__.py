@@ -4,13 +4,14 @@ Read ``fluxes`` for the arrows, ``dynamics`` for the equations, ``entry`` for th
 ``regimen`` for what is given, ``exposure`` for its time course, ``cells`` for the arrays that the solver takes.
 """
 
-from osteobayes.cycle.cells import Cell, CellArrays, Grid, pack, parameter_names
+from osteobayes.cycle.cells import DEFAULT_GRID, Cell, CellArrays, Grid, pack, parameter_names
 from osteobayes.cycle.parameters import CYCLE_PARAMETERS
 from osteobayes.cycle.regimen import Component, Regimen
 from osteobayes.cycle.therapy import Agent, Catalogue, shipped_catalogue
 
 __all__ = [
     "CYCLE_PARAMETERS",
+    "DEFAULT_GRID",
     "Agent",
     "Catalogue",
     "Cell",

@@ -26,16 +26,31 @@ _ACTION_INDEX = {name: i for i, name in enumerate(ACTIONS)}
 
 @dataclass(frozen=True)
 class Grid:
-    """The fixed time grid: output every ``output_days``, ``substeps`` solver steps between outputs."""
+    """The time grid: output every ``output_days``; solver steps are shorter where the states move fast, after entry.
+
+    ``substeps`` solver steps between outputs, in the first ``fine`` intervals (None: in all); one in the others.
+    """
 
     output_days: float = 7.0
     outputs: int = 160
     substeps: int = 1
+    fine: int | None = None
 
     @property
-    def step(self) -> float:
-        """Solver step (days)."""
-        return self.output_days / self.substeps
+    def refined(self) -> int:
+        """Intervals between outputs that have ``substeps`` solver steps."""
+        return self.outputs if self.fine is None else min(self.fine, self.outputs)
+
+    @property
+    def steps(self) -> np.ndarray:
+        """Lengths of the solver steps (days) [step]."""
+        first = np.full(self.refined * self.substeps, self.output_days / self.substeps)
+        return np.concatenate([first, np.full(self.outputs - self.refined, self.output_days)])
+
+    @property
+    def ends(self) -> np.ndarray:
+        """The step that ends at each output after the first [output]."""
+        return np.cumsum(np.where(np.arange(self.outputs) < self.refined, self.substeps, 1)) - 1
 
     @property
     def days(self) -> np.ndarray:
@@ -48,11 +63,14 @@ class Grid:
         return self.days / 365.25
 
     @property
+    def _parts(self) -> int:
+        """Equal parts of an output interval at which exposures are evaluated: eight or more a day, two or more a step."""
+        return self.substeps * max(2, math.ceil(_PARTS_PER_DAY * self.output_days / self.substeps))
+
+    @property
     def quadrature_days(self) -> np.ndarray:
-        """Times (days) at which exposures are evaluated: midpoints of equal parts of every step, eight or more a day."""
-        parts = max(2, math.ceil(_PARTS_PER_DAY * self.step))
-        days = self.output_days * self.outputs
-        return days * (np.arange(parts * self.substeps * self.outputs) + 0.5) / (parts * self.substeps * self.outputs)
+        """Times (days) at which exposures are evaluated: midpoints of equal parts of every output interval."""
+        return self.output_days / self._parts * (np.arange(self._parts * self.outputs) + 0.5)
 
     def project(self, curve: Float[Array, "... quadrature_time"], linear: bool = True) -> Float[Array, "... step 3"]:
         """Least-squares line of a curve on every solver step, at the start, middle and end of the step.
@@ -67,12 +85,21 @@ class Grid:
         linear
             False: the mean alone. Then an on/off window stays between 0 and 1. A line is tilted at most until it touches zero.
         """
-        steps = self.substeps * self.outputs
-        parts = jnp.reshape(curve, (*curve.shape[:-1], steps, -1))
-        x = (np.arange(parts.shape[-1]) + 0.5) / parts.shape[-1] - 0.5
-        mean = parts.mean(axis=-1)
-        tilt = jnp.clip((parts * x).sum(axis=-1) / (x**2).sum() / 2.0, -mean, mean) * float(linear)
-        return jnp.stack([mean - tilt, mean, mean + tilt], axis=-1)
+
+        def lines(part: Array, parts: int) -> Array:
+            part = jnp.reshape(part, (*curve.shape[:-1], -1, parts))
+            x = (np.arange(parts) + 0.5) / parts - 0.5
+            mean = part.mean(axis=-1)
+            tilt = jnp.clip((part * x).sum(axis=-1) / (x**2).sum() / 2.0, -mean, mean) * float(linear)
+            return jnp.stack([mean - tilt, mean, mean + tilt], axis=-1)
+
+        cut = self.refined * self._parts
+        first, rest = lines(curve[..., :cut], self._parts // self.substeps), lines(curve[..., cut:], self._parts)
+        return jnp.concatenate([first, rest], axis=-2)
+
+
+DEFAULT_GRID = Grid(output_days=7.0, outputs=160, substeps=4, fine=2)
+"""Weekly output for three years; steps of 1.75 days in the first two weeks, when new drugs move the states fast, then of a week."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +224,7 @@ def pack(cells: Sequence[Cell], catalogue: Catalogue, grid: Grid) -> CellArrays:
                 old = terms.get(multiplier, (0.0, 0.0))
                 terms[multiplier] = (old[0] + curve, old[1] + entry)
     shape = (max(map(len, acting.values()), default=1), len(ACTIONS), len(cells))
-    exposure = np.zeros((grid.substeps * grid.outputs, 3, *shape))
+    exposure = np.zeros((len(grid.steps), 3, *shape))
     entry_exposure, inverse = np.zeros(shape), np.ones(shape)
     potency, relative = np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.int32)
     for (action, i), terms in acting.items():

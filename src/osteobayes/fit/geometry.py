@@ -1,24 +1,32 @@
-"""Coordinates in which the posterior is nearly a standard normal: a Laplace approximation given the standard deviations.
+"""Coordinates in which the posterior is nearly a standard normal: a Gaussian approximation given the standard deviations.
 
 Study effects and their standard deviations form funnels: an effect's posterior width depends on the standard deviation, by
 how much depends on its data. Neither centring nor non-centring removes that for effects with unequal data (Papaspiliopoulos
-et al. 2007, Stat Sci 22:59). Here the effects are centred and scaled by what a Laplace approximation at the mode says their
-posterior is *given* the standard deviations, so every effect gets the degree of centring that its data ask for, jointly with
-everything that it is correlated with. The map is exact (its Jacobian is accounted for): it changes the cost, not the law.
+et al. 2007, Stat Sci 22:59). Here the effects are centred and scaled by what a Gaussian approximation says their posterior is
+*given* the standard deviations, so every effect gets the degree of centring that its data ask for, jointly with everything
+that it is correlated with. The map is exact (its Jacobian is accounted for): it changes the cost, not the law.
 
-Two cancers that stand only in mixed arms (lung and other solid tumours in the shipped evidence) are informed through the sum
-of their hazards: a curved ridge for each component of skeletal events. Before the Laplace map their baselines and
-component ratios are therefore exchanged for log sums and log ratios of their component hazards (volume is preserved).
+The approximation is first that of Laplace at a mode; after the first third of warm-up it is the mean over draws of the
+density's curvature (natural parameters averaged, as in Opper and Archambeau 2009, Neural Comput 21:786).
+
+Two maps ``z -> x`` go before it. Half-normal sites are sampled on the scale where their prior is standard normal (on the log
+scale a half-normal has a long tail to the left). Two cancers that stand only in mixed arms (lung and other solid tumours in the
+shipped evidence) are informed through the sum of their hazards, a curved ridge for each component of skeletal events: their
+baselines and component ratios are exchanged for log sums and log ratios of their component hazards (volume is preserved).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import erf, erfc, log_ndtr, ndtr, ndtri
 from jaxtyping import Array, Float
 
+from osteobayes.errors import OsteobayesError
 from osteobayes.model import Model
 
 COMPONENT_SITES = ("sre_baseline", "radiation_logit", "surgery_logit", "cord_compression_logit")
@@ -28,7 +36,30 @@ PURE = 0.9
 FLOOR = 0.05
 """Smallest curvature of the log density without the effects' own priors; flat or saddle directions are raised to it."""
 
+_LOW = -4.0
+"""Normal score below which a half-normal quantile is proportional to the probability (relative error 3e-10)."""
+
 Arrays = dict[str, Array]
+
+
+def log_half_normal(v: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Log of the half-normal variable (scale 1) whose probability is that of the normal score ``v``."""
+    inside = jnp.log(-ndtri(0.5 * ndtr(-jnp.maximum(v, _LOW))))
+    return jnp.where(v < _LOW, log_ndtr(v) + 0.5 * np.log(0.5 * np.pi), inside)
+
+
+def half_normal_score(log_x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Inverse of :func:`log_half_normal`."""
+    x = jnp.exp(log_x) / np.sqrt(2.0)
+    return jnp.where(x < 0.7, ndtri(erf(jnp.minimum(x, 0.7))), -ndtri(erfc(jnp.maximum(x, 0.7))))
+
+
+class Point(NamedTuple):
+    """A point of the sampler's space ``x``, gradient and Hessian of the negative log density there."""
+
+    x: np.ndarray
+    gradient: np.ndarray
+    hessian: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -78,6 +109,26 @@ class Geometry:
     def rest(self) -> np.ndarray:
         """All other positions."""
         return np.setdiff1d(np.arange(self.size), np.concatenate([self.scales, self.effects]))
+
+    @cached_property
+    def half_normals(self) -> tuple[np.ndarray, np.ndarray]:
+        """Positions of half-normal sites and the logs of their prior scales."""
+        at, scale = [], []
+        for name, site in self.model.sampled.items():
+            if site.family == "halfnormal":
+                at.append(self._index[name])
+                scale.append(np.full(len(self._index[name]), float(self.model.priors[site.parameter].sd or 0.0)))
+        return (np.concatenate(at), np.log(np.concatenate(scale))) if at else (np.zeros(0, dtype=int), np.zeros(0))
+
+    @cached_property
+    def _log_scales(self) -> np.ndarray:
+        """Logs of the prior scales of the standard deviations that scale effects."""
+        at, log_scale = self.half_normals
+        if not set(self.scales) <= set(at):
+            raise OsteobayesError(
+                "a between-study or between-cancer SD has another prior than half-normal; write `family: halfnormal`"
+            )
+        return np.array([log_scale[list(at).index(i)] for i in self.scales])
 
     @cached_property
     def design(self) -> np.ndarray:
@@ -135,73 +186,102 @@ class Geometry:
         ratios = x - x[:, :1]
         return z.at[at].set(ratios.at[:, 0].set(jax.scipy.special.logsumexp(x, axis=1)))
 
-    def arrays(self, z: np.ndarray, hessian: np.ndarray, scale_sd: float | np.ndarray = 0.5) -> Arrays:
-        """The map's arrays from a mode given its standard deviations.
+    def coordinates(self, z: Float[Array, " n"]) -> Float[Array, " n"]:
+        """``x(z)``: half-normal sites as normal scores, mixed cancers as sums and ratios."""
+        at, log_scale = self.half_normals
+        x = self.unmix(z)
+        return x.at[at].set(half_normal_score(x[at] - log_scale))
+
+    def values(self, x: Float[Array, " n"]) -> tuple[Float[Array, " n"], Float[Array, ""]]:
+        """Inverse of :meth:`coordinates`, and the log determinant of its Jacobian."""
+        at, log_scale = self.half_normals
+        slope = jax.vmap(jax.grad(log_half_normal))(x[at])
+        return self.mix(x.at[at].set(log_half_normal(x[at]) + log_scale)), jnp.log(slope).sum()
+
+    def _own(self, scores: Float[Array, " scale"]) -> Float[Array, "effect effect"]:
+        """Prior precision of the effects given the normal scores of their standard deviations."""
+        log_sd = log_half_normal(scores) + self._log_scales
+        return jnp.tensordot(jnp.exp(-2.0 * log_sd), jnp.asarray(self.design), axes=1)
+
+    def arrays(
+        self, points: Sequence[Point], centre: np.ndarray | None = None, scale_sd: float | np.ndarray = 0.5
+    ) -> Arrays:
+        """The map's arrays from the curvature of the density.
+
+        Given the standard deviations the density of effects and the rest is approximated by their prior and a Gaussian factor;
+        its natural parameters are the means over the points (of one point: Laplace's approximation, or a Newton step if the
+        gradient there does not vanish). An effect whose curvature varies between points is given the harmonic mean of
+        its curvatures instead: the width that matters is that where its data say least, and a direction that is too wide
+        costs little where another is too narrow for a long tail.
 
         Parameters
         ----------
-        z
-            Where the gradient by all but the log standard deviations vanishes.
-        hessian
-            Of the negative log density there (the rows of the log standard deviations are not used).
-        scale_sd
-            Posterior spread of each log standard deviation, roughly.
+        points
+            Where the density was looked at (rows and columns of the standard deviations are not used).
+        centre, scale_sd
+            Posterior location (default: that of the points) and spread of the normal score of each standard deviation.
         """
         s, e, a = self.scales, self.effects, self.rest
-        J = np.asarray(jax.jacobian(self.mix)(self.unmix(jnp.asarray(z))))
-        z, hessian = np.asarray(self.unmix(jnp.asarray(z))), J.T @ hessian @ J  # exact where the gradient vanishes
-        own = np.tensordot(np.exp(-2.0 * z[s]), self.design, axes=1)
         both = np.concatenate([a, e])
-        H = hessian[np.ix_(both, both)].copy()
-        H[len(a) :, len(a) :] -= own
-        values, vectors = np.linalg.eigh(0.5 * (H + H.T))
-        H = (vectors * np.maximum(values, FLOOR)) @ vectors.T
-        Haa, Hae, Hee = H[: len(a), : len(a)], H[: len(a), len(a) :], H[len(a) :, len(a) :]
+        H, gradient, x = [], [], []
+        for p in points:
+            own = np.asarray(self._own(jnp.asarray(p.x[s])))
+            factor, slope = p.hessian[np.ix_(both, both)].copy(), p.gradient[both].copy()
+            factor[len(a) :, len(a) :] -= own
+            slope[len(a) :] -= own @ p.x[e]
+            H.append(factor)
+            gradient.append(slope)
+            x.append(p.x[both])
+        middle, precision = np.mean(x, axis=0), np.mean(H, axis=0)
+        pull = np.mean([h @ (at - middle) - g for h, at, g in zip(H, x, gradient, strict=True)], axis=0)
+        narrow = np.ones(len(both))
+        narrow[len(a) :] = _harmonic_share(np.array([np.diag(h)[len(a) :] for h in H])) ** 0.5
+        precision, pull = narrow[:, None] * precision * narrow, narrow * pull
+        values, vectors = np.linalg.eigh(0.5 * (precision + precision.T))
+        precision = (vectors * np.maximum(values, FLOOR)) @ vectors.T
+        pull += precision @ middle
+        Haa, Hae, Hee = precision[: len(a), : len(a)], precision[: len(a), len(a) :], precision[len(a) :, len(a) :]
         slope = -np.linalg.solve(Haa, Hae)
-        precision = Hee + Hae.T @ slope
+        of_effects = Hee + Hae.T @ slope
         return {
-            "centre": jnp.asarray(z),
+            "centre": jnp.asarray(np.mean([p.x[s] for p in points], axis=0) if centre is None else centre),
             "scale_sd": jnp.broadcast_to(jnp.asarray(scale_sd, dtype=float), s.shape),
             "slope": jnp.asarray(slope),
+            "offset": jnp.asarray(np.linalg.solve(Haa, pull[: len(a)])),
             "rest": jnp.asarray(np.linalg.cholesky(np.linalg.inv(Haa))),
-            "precision": jnp.asarray(0.5 * (precision + precision.T)),
-            "pull": jnp.asarray((precision + own) @ z[e]),
+            "precision": jnp.asarray(0.5 * (of_effects + of_effects.T)),
+            "pull": jnp.asarray(pull[len(a) :] + slope.T @ pull[: len(a)]),
         }
 
     def empty(self) -> Arrays:
         """Arrays of the right shapes."""
-        z = np.zeros(self.size)
-        return self.arrays(z, np.eye(self.size) * (1.0 + len(self.scales)) + 0.0)
+        n = self.size
+        return self.arrays([Point(np.zeros(n), np.zeros(n), np.eye(n) * 1e3)])
 
-    def _given(self, s: Array, g: Arrays) -> tuple[Array, Array]:
-        """Mean of the effects given the log standard deviations, and the Cholesky factor of their precision."""
-        P = g["precision"] + jnp.tensordot(jnp.exp(-2.0 * s), jnp.asarray(self.design), axes=1)
-        R = jnp.linalg.cholesky(P)
+    def _given(self, scores: Array, g: Arrays) -> tuple[Array, Array]:
+        """Mean of the effects given the normal scores of the standard deviations, and the Cholesky factor of their precision."""
+        R = jnp.linalg.cholesky(g["precision"] + self._own(scores))
         return jax.scipy.linalg.cho_solve((R, True), g["pull"]), R
 
     def forward(self, w: Float[Array, " n"], g: Arrays) -> tuple[Float[Array, " n"], Float[Array, ""]]:
-        """``z(w)`` and the log determinant of its Jacobian (up to a constant)."""
+        """``x(w)`` and the log determinant of its Jacobian (up to a constant)."""
         s_at, e_at, a_at = self.scales, self.effects, self.rest
-        centre = g["centre"]
-        s = centre[s_at] + g["scale_sd"] * w[s_at]
-        mean, R = self._given(s, g)
+        scores = g["centre"] + g["scale_sd"] * w[s_at]
+        mean, R = self._given(scores, g)
         e = mean + jax.scipy.linalg.solve_triangular(R.T, w[e_at], lower=False)
-        a = centre[a_at] + g["slope"] @ (e - centre[e_at]) + g["rest"] @ w[a_at]
-        z = jnp.zeros_like(w).at[s_at].set(s).at[e_at].set(e).at[a_at].set(a)
-        return self.mix(z), -jnp.log(jnp.diagonal(R)).sum()
+        a = g["offset"] + g["slope"] @ e + g["rest"] @ w[a_at]
+        return jnp.zeros_like(w).at[s_at].set(scores).at[e_at].set(e).at[a_at].set(a), -jnp.log(jnp.diagonal(R)).sum()
 
-    def inverse(self, z: np.ndarray, g: Arrays) -> np.ndarray:
-        """``w(z)``."""
-        x = self.unmix(jnp.asarray(z))
+    def backward(self, x: Float[Array, " n"], g: Arrays) -> Float[Array, " n"]:
+        """``w(x)``."""
         s_at, e_at, a_at = self.scales, self.effects, self.rest
-        centre = g["centre"]
         mean, R = self._given(x[s_at], g)
-        a = x[a_at] - centre[a_at] - g["slope"] @ (x[e_at] - centre[e_at])
-        w = (
-            jnp.zeros_like(x)
-            .at[s_at]
-            .set((x[s_at] - centre[s_at]) / g["scale_sd"])
-            .at[e_at]
-            .set(R.T @ (x[e_at] - mean))
-        )
-        return np.asarray(w.at[a_at].set(jax.scipy.linalg.solve_triangular(g["rest"], a, lower=True)))
+        a = x[a_at] - g["offset"] - g["slope"] @ x[e_at]
+        w = jnp.zeros_like(x).at[s_at].set((x[s_at] - g["centre"]) / g["scale_sd"]).at[e_at].set(R.T @ (x[e_at] - mean))
+        return w.at[a_at].set(jax.scipy.linalg.solve_triangular(g["rest"], a, lower=True))
+
+
+def _harmonic_share(curvature: Float[np.ndarray, "point effect"]) -> Float[np.ndarray, " effect"]:
+    """Harmonic over arithmetic mean of each effect's curvatures; those below a tenth of their mean are raised to it."""
+    mean = np.maximum(curvature.mean(axis=0), FLOOR)
+    return np.minimum(1.0 / (1.0 / np.maximum(curvature, 0.1 * mean)).mean(axis=0) / mean, 1.0)

@@ -1,7 +1,7 @@
 """NUTS in saved blocks: one jitted scan over the kernel's own ``sample``; state in, state and draws out.
 
 It moves in the coordinates ``w`` of :mod:`osteobayes.fit.geometry`, whose arrays are part of ``data``; draws come out in the
-model's unconstrained space ``z``.
+model's unconstrained space ``z`` (between the two stands the space ``x`` of that room).
 
 Warm-up goes through the same compiled block as sampling, so no block after the first compiles. The step size is adapted here
 by NumPyro's dual averaging without its windows, which begin the search anew (at steps far too long) ten draws before the end.
@@ -22,7 +22,7 @@ from numpyro.infer.hmc import HMCState, hmc
 from numpyro.infer.hmc_util import dual_averaging
 from numpyro.infer.util import potential_energy
 
-from osteobayes.fit.geometry import Arrays, Geometry
+from osteobayes.fit.geometry import Arrays, Geometry, Point
 from osteobayes.model import Data, Model
 from osteobayes.model.emit import numpyro_model
 
@@ -32,6 +32,8 @@ STATS = ("diverging", "n_steps", "acceptance_rate", "energy", "lp", "step_size")
 
 FIRST_STEP = 0.1
 """Step size at which warm-up begins, in coordinates where the posterior is nearly a standard normal."""
+STEP_OF_DIFFERENCES = 1e-4
+"""Step of the differences of gradients that make a Hessian."""
 
 
 class ChainState(NamedTuple):
@@ -39,6 +41,9 @@ class ChainState(NamedTuple):
 
     kernel: HMCState
     search: Any
+
+
+Block = tuple[ChainState, np.ndarray, dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -70,12 +75,17 @@ class Sampler:
         def density(flat: Array, data: Data) -> Array:
             return jnp.asarray(potential_energy(emitted, (data,), {}, self.unravel(flat)))
 
+        def unconstrained(w: Array, arrays: Arrays) -> tuple[Array, Array]:
+            x, first = geometry.forward(w, arrays)
+            z, second = geometry.values(x)
+            return z, first + second
+
         def potential_gen(data: Data, plain: bool = False):
             if plain:  # only shapes matter: the first state is filled in by `first_state`
                 return lambda z: 0.5 * (z["w"] ** 2).sum()
 
             def potential(z: dict[str, Array]) -> Array:
-                flat, log_det = geometry.forward(z["w"], data["geometry"])
+                flat, log_det = unconstrained(z["w"], data["geometry"])
                 return density(flat, data) - log_det
 
             return potential
@@ -102,19 +112,27 @@ class Sampler:
                 return ChainState(kernel, moved), (s.z["w"], dict(zip(STATS, stats, strict=True)))
 
             state, (w, stats) = jax.lax.scan(step, state, None, length=self.block)
-            z, log_det = jax.vmap(lambda x: geometry.forward(x, data["geometry"]))(w)
-            return state, z, w, stats | {"lp": stats["lp"] - log_det}
+            z, log_det = jax.vmap(lambda x: unconstrained(x, data["geometry"]))(w)
+            return state, z, stats | {"lp": stats["lp"] - log_det}
 
         def back(w: Array, gradient: Array, arrays: Arrays) -> tuple[Array, Array]:
-            (_, log_det), pull = jax.vjp(lambda x: geometry.forward(x, arrays), w)
+            (_, log_det), pull = jax.vjp(lambda x: unconstrained(x, arrays), w)
+            return log_det, pull((gradient, -jnp.ones(())))[0]
+
+        def back_x(x: Array, gradient: Array) -> tuple[Array, Array]:
+            (_, log_det), pull = jax.vjp(geometry.values, x)
             return log_det, pull((gradient, -jnp.ones(())))[0]
 
         self._kernel.update(
             init=init,
             block=jax.jit(run_block),
             value_and_grad=jax.jit(lambda flat, data: jax.value_and_grad(density)(flat, data)),
-            forward=jax.jit(geometry.forward),
+            unconstrained=jax.jit(unconstrained),
             back=jax.jit(back),
+            jacobian=jax.jit(lambda w, arrays: jax.jacfwd(lambda v: geometry.forward(v, arrays)[0])(w)),
+            values=jax.jit(geometry.values),
+            back_x=jax.jit(back_x),
+            moved=jax.jit(lambda z, arrays: geometry.backward(geometry.coordinates(z), arrays)),
         )
 
     @cached_property
@@ -162,18 +180,62 @@ class Sampler:
         return self._compiled("value_and_grad")(jnp.asarray(flat), {k: v for k, v in data.items() if k != "geometry"})
 
     def moved_value_and_grad(self, w: np.ndarray, data: Data) -> tuple[Array, Array]:
-        """The same in the sampler's coordinates, with the Jacobian of the map, by the chain rule."""
-        flat, _ = self._kernel["forward"](jnp.asarray(w), data["geometry"])
+        """The same in the sampler's coordinates ``w``, with the Jacobian of the map, by the chain rule."""
+        flat = self.unconstrained(w, data["geometry"])
         value, gradient = self.value_and_grad(flat, data)
         log_det, moved = self._kernel["back"](jnp.asarray(w), gradient, data["geometry"])
         return value - log_det, moved
 
-    def run_block(
-        self, state: ChainState, data: Data, adapt: bool
-    ) -> tuple[ChainState, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """One block: new state, draws ``z`` and ``w`` [block, parameter], statistics by name [block]."""
-        state, z, w, stats = jax.block_until_ready(self._compiled("block")(state, data, jnp.asarray(adapt)))
-        return state, np.asarray(z), np.asarray(w), {k: np.asarray(v) for k, v in stats.items()}
+    def point(self, z: np.ndarray, data: Data, workers: int) -> Point:
+        """Gradient and Hessian (one-sided differences of the gradient) in the space ``x``, at the image of ``z``."""
+
+        def gradient(x: np.ndarray) -> np.ndarray:
+            _, plain = self.value_and_grad(self._kernel["values"](jnp.asarray(x))[0], data)
+            return np.asarray(self._kernel["back_x"](jnp.asarray(x), plain)[1])
+
+        x = np.asarray(self.geometry.coordinates(jnp.asarray(z)))
+        here = gradient(x)
+
+        def column(i: int) -> np.ndarray:
+            e = np.zeros_like(x)
+            e[i] = STEP_OF_DIFFERENCES
+            return (gradient(x + e) - here) / STEP_OF_DIFFERENCES
+
+        with ThreadPoolExecutor(workers) as pool:
+            H = np.stack(list(pool.map(column, range(len(x)))))
+        return Point(x, here, 0.5 * (H + H.T))
+
+    def moved_hessian(self, point: Point, data: Data) -> np.ndarray:
+        """Hessian in the coordinates ``w`` of ``data["geometry"]`` at a point.
+
+        Given the standard deviations ``x(w)`` is linear, so only their rows need differences.
+        """
+        arrays, at = data["geometry"], self.geometry.scales
+        w = np.asarray(self.geometry.backward(jnp.asarray(point.x), arrays))
+        J = np.asarray(self._kernel["jacobian"](jnp.asarray(w), arrays))
+        H = J.T @ point.hessian @ J
+        here = np.asarray(self.moved_value_and_grad(w, data)[1])
+        for i in at:
+            e = np.zeros_like(w)
+            e[i] = STEP_OF_DIFFERENCES
+            H[i] = (np.asarray(self.moved_value_and_grad(w + e, data)[1]) - here) / STEP_OF_DIFFERENCES
+        H[:, at] = H[at].T
+        block = H[np.ix_(at, at)]
+        H[np.ix_(at, at)] = 0.5 * (block + block.T)
+        return H
+
+    def unconstrained(self, w: np.ndarray, arrays: Arrays) -> Array:
+        """``z(w)``."""
+        return self._kernel["unconstrained"](jnp.asarray(w), arrays)[0]
+
+    def moved(self, z: np.ndarray, arrays: Arrays) -> np.ndarray:
+        """``w(z)``."""
+        return np.asarray(self._kernel["moved"](jnp.asarray(z), arrays))
+
+    def run_block(self, state: ChainState, data: Data, adapt: bool) -> Block:
+        """One block: new state, draws ``z`` [block, parameter], statistics by name [block]."""
+        state, z, stats = jax.block_until_ready(self._compiled("block")(state, data, jnp.asarray(adapt)))
+        return state, np.asarray(z), {k: np.asarray(v) for k, v in stats.items()}
 
     def compile(self, data: Data, names: Sequence[str] = ("value_and_grad", "block")) -> None:
         """Trace one after the other (NumPyro's handlers are not thread-safe), then compile side by side."""

@@ -8,7 +8,7 @@ import resource
 import time
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -21,12 +21,13 @@ import numpy as np
 import xarray as xr
 from jax.flatten_util import ravel_pytree
 
-from osteobayes.cycle import Catalogue, Grid, Regimen
+from osteobayes.cycle import DEFAULT_GRID, Catalogue, Grid, Regimen
 from osteobayes.errors import RunError
 from osteobayes.evidence import Evidence
 from osteobayes.fit import start
+from osteobayes.fit.geometry import Arrays
 from osteobayes.fit.nuts import Sampler, state_arrays, state_from
-from osteobayes.fit.workers import Chains, chain_data, cores, in_processes, in_threads
+from osteobayes.fit.workers import Chains, cores, in_processes, in_threads
 from osteobayes.model import Data, Model
 from osteobayes.model.transform import constrain, unconstrain
 from osteobayes.paths import shipped
@@ -38,8 +39,12 @@ WARM_UP = (0, 1, 2)
 """Phases of the warm-up, as blocks record them."""
 SAMPLING = 3
 """Phase whose draws are kept."""
-HESSIANS = 1
-"""Draws of each chain at which warm-up measures the curvature of the density."""
+POINTS = 16
+"""Draws of one mode at which warm-up measures the curvature of the density, at most."""
+DRAWS_A_POINT = 14
+"""Draws for each of them."""
+LEARNED = "coordinates.npz"
+"""File of a run with the coordinates that the first third of warm-up found."""
 STACK = ("jax", "jaxlib", "numpyro", "numpy", "scipy", "arviz", "xarray", "diffrax", "equinox", "pymc", "pytensor")
 Report = Callable[[str], None]
 
@@ -48,8 +53,9 @@ Report = Callable[[str], None]
 class Settings:
     """Settings of a fit; stored in the manifest.
 
-    ``tune`` is split in three: the first third moves in the coordinates of the Laplace approximation, the second with a metric
-    from the draws of the first, the last (and sampling) with one from the draws of both. The step size is adapted in all.
+    ``tune`` is split in three: the first third moves in the coordinates of the Laplace approximation at a mode; the second in
+    coordinates, and with a metric, made from the draws of the first; the last (and sampling) with a metric from the draws of
+    both. The step size is adapted in all.
     """
 
     chains: int = 4
@@ -63,7 +69,8 @@ class Settings:
     max_tree_depth: int = 6
     block: int = 25
     prior_draws: int = 400
-    grid: tuple[float, int, int] = (7.0, 160, 1)
+    grid: tuple[float, int, int, int | None] = astuple(DEFAULT_GRID)  # pyright: ignore[reportAssignmentType]
+    """:class:`osteobayes.cycle.Grid`: days between outputs, outputs, solver steps in each of the first intervals, how many those are."""
     processes: int | None = None
     """Processes that run the chains; 1: threads of this one; None: one a core where that pays (long runs on a CPU)."""
 
@@ -181,8 +188,14 @@ class Run:
 
     @cached_property
     def start(self) -> dict[str, np.ndarray]:
-        """Optima, their Laplace weights, and the sampler's coordinates of every chain (``start.npz``)."""
+        """Optima, their Laplace weights, and the first coordinates of every mode (``start.npz``)."""
         return _load(self.path / "start.npz")
+
+    def coordinates(self, phase: int) -> list[Arrays]:
+        """The sampler's coordinates of every chain in a phase."""
+        found = self.start if phase == WARM_UP[0] else _load(self.path / LEARNED)
+        parts = {k.removeprefix("geometry_"): v for k, v in found.items() if k.startswith("geometry_")}
+        return [{k: jnp.asarray(v[g]) for k, v in parts.items()} for g in self.start["chain_geometry"]]
 
     @property
     def blocks(self) -> list[Path]:
@@ -334,13 +347,12 @@ def _continue(run: Run, report: Report, advance: Callable[[int, int, str], None]
     begin = run.start
     tick = time.time()
     processes = settings.processes or 1
-    of_chain = chain_data(data, begin)
     with (
-        in_threads(sampler, of_chain, _workers(settings))
+        in_threads(sampler, data, _workers(settings))
         if processes == 1
         else in_processes(run.path, sampler, processes) as chains
     ):
-        _sample(run, sampler, chains, of_chain, settings, advance)
+        _sample(run, sampler, chains, data, settings, advance)
     timings["sampling_s"] = timings.get("sampling_s", 0.0) + time.time() - tick
     timings["wall_s"] = timings.get("wall_s", 0.0) + time.time() - begun
     report("summarising the draws")
@@ -379,7 +391,7 @@ def _search(sampler: Sampler, data: Data, settings: Settings, report: Report) ->
     optima = start.search(potential, starts, free, _workers(settings), settings.search_iterations, report)
     modes = start.mode_of_chain(optima, settings.chains)
     report(f"{len(optima)} mode(s), Laplace weights {np.round(start.weights(optima), 3).tolist()}")
-    arrays = [_geometry(sampler, data, potential, o, free, settings) for o in (optima[m] for m in sorted(set(modes)))]
+    arrays = [_geometry(sampler, data, optima[m], settings) for m in sorted(set(modes))]
     which = np.array([sorted(set(modes)).index(m) for m in modes])
     return {
         "mode_of_chain": modes, "chain_geometry": which, "optima": np.stack([o.z for o in optima]),
@@ -389,26 +401,42 @@ def _search(sampler: Sampler, data: Data, settings: Settings, report: Report) ->
     }  # fmt: skip
 
 
-def _geometry(sampler: Sampler, data: Data, potential, optimum: start.Optimum, free: np.ndarray, settings: Settings):
-    """The sampler's coordinates around a mode, with the standard deviations moved to where they are likely."""
-    geometry = sampler.geometry
-    every = np.ones_like(free)
-    rough = np.linalg.inv(optimum.covariance)
-    arrays = geometry.arrays(optimum.z, rough)
+def _geometry(sampler: Sampler, data: Data, optimum: start.Optimum, settings: Settings) -> Arrays:
+    """Coordinates of the Laplace approximation at a mode, with the standard deviations moved to where they are likely."""
+    geometry, workers = sampler.geometry, _workers(settings)
+    arrays = geometry.arrays([sampler.point(optimum.z, data, workers)])
 
     def moved(w: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = sampler.moved_value_and_grad(w, data | {"geometry": arrays})
         return float(value), np.asarray(gradient)
 
-    w, _ = start.minimise(moved, geometry.inverse(optimum.z, arrays), every, settings.search_iterations // 4)
-    z = np.asarray(geometry.forward(jnp.asarray(w), arrays)[0])
-    held = ~np.isin(np.arange(len(z)), geometry.scales)
-    z, _ = start.minimise(potential, z, held, settings.search_iterations // 2)
-    arrays = geometry.arrays(z, start.hessian(potential, z, every, _workers(settings)))
+    every = np.ones(geometry.size, dtype=bool)
+    w, _ = start.minimise(moved, sampler.moved(optimum.z, arrays), every, settings.search_iterations // 4)
+    point = sampler.point(np.asarray(sampler.unconstrained(w, arrays)), data, workers)
+    arrays = geometry.arrays([point])
     if len(geometry.scales):
-        curvature = np.diag(start.hessian(moved, geometry.inverse(z, arrays), ~held, 1, 1e-3))
+        curvature = np.diag(sampler.moved_hessian(point, data | {"geometry": arrays}))[geometry.scales]
         arrays["scale_sd"] = arrays["scale_sd"] / jnp.sqrt(jnp.clip(jnp.asarray(curvature), 0.25, 25.0))
     return arrays
+
+
+def _learn(
+    sampler: Sampler, data: Data, draws: np.ndarray, mode_of_chain: np.ndarray, settings: Settings
+) -> dict[str, np.ndarray]:
+    """Coordinates of every mode, and the mean curvature in them, from the draws of its chains [chain, iteration, parameter]."""
+    geometry, found, curvatures = sampler.geometry, [], []
+    for mode in range(mode_of_chain.max() + 1):
+        mine = draws[mode_of_chain == mode].reshape(-1, draws.shape[-1])
+        count = min(max(len(mine) // DRAWS_A_POINT, 1), POINTS)
+        at = np.unique(np.linspace(0, len(mine) - 1, count + 2).astype(int)[1:-1])
+        points = [sampler.point(z, data, _workers(settings)) for z in mine[at]]
+        scores = np.stack([np.asarray(geometry.coordinates(jnp.asarray(z)))[geometry.scales] for z in mine])
+        arrays = geometry.arrays(points, scores.mean(axis=0), np.clip(scores.std(axis=0), 0.1, 1.5))
+        found.append(arrays)
+        curvatures.append(np.mean([sampler.moved_hessian(p, data | {"geometry": arrays}) for p in points], axis=0))
+    return {"curvature": np.stack(curvatures)} | {
+        f"geometry_{k}": np.stack([np.asarray(a[k]) for a in found]) for k in found[0]
+    }
 
 
 def refreshed_metric(draws: np.ndarray, curvature: np.ndarray) -> np.ndarray:
@@ -442,30 +470,15 @@ def _power(symmetric: np.ndarray, exponent: float) -> np.ndarray:
     return (vectors * values**exponent) @ vectors.T
 
 
-def _mean_curvature(sampler: Sampler, chain_data: list[Data], draws: np.ndarray, workers: int) -> np.ndarray:
-    """Mean Hessian in the sampler's coordinates at evenly spaced draws of every chain [chain, iteration, parameter]."""
-    found = []
-    every = np.ones(draws.shape[-1], dtype=bool)
-    for data, chain in zip(chain_data, draws, strict=True):
-
-        def moved(w: np.ndarray, data: Data = data) -> tuple[float, np.ndarray]:
-            value, gradient = sampler.moved_value_and_grad(w, data)
-            return float(value), np.asarray(gradient)
-
-        at = np.unique(np.linspace(0, len(chain) - 1, HESSIANS + 1).astype(int)[1:])
-        found += [start.hessian(moved, w, every, workers, 1e-3) for w in chain[at]]
-    return np.mean(found, axis=0)
-
-
 def _sample(
     run: Run,
     sampler: Sampler,
     chains: Chains,
-    data: list[Data],
+    data: Data,
     settings: Settings,
     advance: Callable[[int, int, str], None],
 ) -> None:
-    block = settings.block
+    block, mode_of_chain = settings.block, run.start["chain_geometry"]
     phases = [p for p in WARM_UP for _ in range(settings.third // block)] + [SAMPLING] * (settings.sampling // block)
     done = [int(p.stem) for p in run.blocks]
     if done != list(range(len(done))):
@@ -480,34 +493,45 @@ def _sample(
             for c in range(settings.chains)
         ]
     total = len(phases) * block
+    coordinates: list[Arrays] = []
     for i, phase in enumerate(phases):
         if i < len(done):
             continue
+        enters = i == 0 or phase != phases[i - 1]
         if i == 0:
+            coordinates = run.coordinates(phase)
             w0 = np.random.default_rng(settings.seed).normal(0.0, 0.7, (settings.chains, sampler.geometry.size))
             identity = np.eye(sampler.geometry.size)
-            states = [sampler.first_state(w0[c], d, identity, keys[c]) for c, d in enumerate(data)]
-        elif phase != phases[i - 1]:
+            states = [
+                sampler.first_state(w0[c], data | {"geometry": g}, identity, keys[c]) for c, g in enumerate(coordinates)
+            ]
+        elif enters and phase == SAMPLING:
             step = sampler.settled(states)
-            if phase == SAMPLING:
-                states = [sampler.with_step(s, step) for s in states]
-            else:
-                moved = np.concatenate([_load(p)["moved"] for p in run.blocks], axis=1)
-                late = moved[:, settings.third // 4 :]  # the start of a chain is not the posterior
-                curvature = _mean_curvature(sampler, data, moved[:, -settings.third :], _workers(settings))
-                new = refreshed_metric(late, curvature)
-                states = [
-                    sampler.first_state(
-                        np.asarray(s.kernel.z["w"]), data[c], new, jax.random.fold_in(keys[c], phase), step
-                    )
-                    for c, s in enumerate(states)
-                ]
-        results = chains(states, phase != SAMPLING)
+            states = [sampler.with_step(s, step) for s in states]
+        elif enters:
+            step = sampler.settled(states)
+            draws = np.concatenate([_load(p)["draws"] for p in run.blocks], axis=1)
+            late = draws[:, settings.third // 4 :]  # the start of a chain is not the posterior
+            if phase == WARM_UP[1]:
+                _savez(run.path / LEARNED, _learn(sampler, data, late, mode_of_chain, settings))
+            coordinates, curvature = run.coordinates(phase), _load(run.path / LEARNED)["curvature"]
+            moved = np.stack([[sampler.moved(z, g) for z in chain] for chain, g in zip(late, coordinates, strict=True)])
+            metric = [refreshed_metric(moved[mode_of_chain == m], h) for m, h in enumerate(curvature)]
+            states = [
+                sampler.first_state(
+                    moved[c, -1],
+                    data | {"geometry": g},
+                    metric[mode_of_chain[c]],
+                    jax.random.fold_in(keys[c], phase),
+                    step,
+                )
+                for c, g in enumerate(coordinates)
+            ]
+        coordinates = coordinates or run.coordinates(phase)
+        results = chains(states, coordinates, phase != SAMPLING)
         states = [r[0] for r in results]
-        stats = {k: np.stack([r[3][k] for r in results]) for k in results[0][3]}
+        stats = {k: np.stack([r[2][k] for r in results]) for k in results[0][2]}
         arrays = {"draws": np.stack([r[1] for r in results]), "phase": np.array(phase)}
-        if phase in WARM_UP[:-1]:
-            arrays["moved"] = np.stack([r[2] for r in results])
         arrays |= {f"stat_{k}": v for k, v in stats.items()}
         for c, s in enumerate(states):
             arrays |= {f"chain{c}_{k}": v for k, v in state_arrays(s).items()}

@@ -21,17 +21,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from osteobayes.errors import RunError
-from osteobayes.fit.nuts import ChainState, Sampler, state_arrays, state_from
+from osteobayes.fit.geometry import Arrays
+from osteobayes.fit.nuts import Block, ChainState, Sampler, state_arrays, state_from
 from osteobayes.model import Data
-
-Block = tuple[ChainState, np.ndarray, np.ndarray, dict[str, np.ndarray]]
 
 
 class Chains(Protocol):
     """Runs one block of every chain."""
 
-    def __call__(self, states: Sequence[ChainState], adapt: bool) -> list[Block]:
-        """Blocks of all chains, in order."""
+    def __call__(self, states: Sequence[ChainState], coordinates: Sequence[Arrays], adapt: bool) -> list[Block]:
+        """Blocks of all chains, in order, each in its own coordinates (:mod:`osteobayes.fit.geometry`)."""
         ...
 
 
@@ -40,19 +39,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def chain_data(data: Data, begin: Mapping[str, np.ndarray]) -> list[Data]:
-    """Data of every chain: with the sampler's coordinates of the mode that it starts in (``start.npz``)."""
-    parts = {k.removeprefix("geometry_"): v for k, v in begin.items() if k.startswith("geometry_")}
-    return [data | {"geometry": {k: jnp.asarray(v[g]) for k, v in parts.items()}} for g in begin["chain_geometry"]]
-
-
 @contextmanager
-def in_threads(sampler: Sampler, data: Sequence[Data], workers: int) -> Iterator[Chains]:
+def in_threads(sampler: Sampler, data: Data, workers: int) -> Iterator[Chains]:
     """All chains in this process."""
     with ThreadPoolExecutor(workers) as pool:
 
-        def run(states: Sequence[ChainState], adapt: bool) -> list[Block]:
-            return list(pool.map(lambda s, d: sampler.run_block(s, d, adapt), states, data))
+        def run(states: Sequence[ChainState], coordinates: Sequence[Arrays], adapt: bool) -> list[Block]:
+            return list(pool.map(lambda s, g: sampler.run_block(s, data | {"geometry": g}, adapt), states, coordinates))
 
         yield run
 
@@ -76,10 +69,11 @@ def in_processes(run_folder: Path, sampler: Sampler, workers: int) -> Iterator[C
     ]
     like = jax.eval_shape(sampler.plain_state)
 
-    def ask(i: int, chain: int, state: ChainState, adapt: bool) -> Block:
+    def ask(i: int, state: ChainState, coordinates: Arrays, adapt: bool) -> Block:
         process = processes[i]
         try:
-            _send(process.stdin, state_arrays(state) | {"chain": np.array(chain), "adapt": np.array(adapt)})
+            where = {f"geometry_{k}": np.asarray(v) for k, v in coordinates.items()}
+            _send(process.stdin, state_arrays(state) | where | {"adapt": np.array(adapt)})
             answer = _receive(process.stdout)
         except (BrokenPipeError, EOFError) as error:
             code = process.wait()
@@ -88,16 +82,16 @@ def in_processes(run_folder: Path, sampler: Sampler, workers: int) -> Iterator[C
                 "with `processes` 1 if it happens again (memory?)"
             ) from error
         stats = {k.removeprefix("stat_"): v for k, v in answer.items() if k.startswith("stat_")}
-        return state_from(answer, like), answer["z"], answer["w"], stats
-
-    def share(i: int, states: Sequence[ChainState], adapt: bool) -> dict[int, Block]:
-        return {c: ask(i, c, states[c], adapt) for c in range(i, len(states), workers)}
+        return state_from(answer, like), answer["z"], stats
 
     with ThreadPoolExecutor(workers) as pool:
 
-        def run(states: Sequence[ChainState], adapt: bool) -> list[Block]:
+        def run(states: Sequence[ChainState], coordinates: Sequence[Arrays], adapt: bool) -> list[Block]:
+            def share(i: int) -> dict[int, Block]:
+                return {c: ask(i, states[c], coordinates[c], adapt) for c in range(i, len(states), workers)}
+
             found: dict[int, Block] = {}
-            for part in pool.map(lambda i: share(i, states, adapt), range(workers)):
+            for part in pool.map(share, range(workers)):
                 found |= part
             return [found[c] for c in range(len(states))]
 
@@ -142,16 +136,21 @@ def serve(run_folder: Path, worker: int) -> None:
     model, settings = run.model, run.settings
     model.__dict__["prior_only"] = tuple(run.manifest["prior_only"])
     sampler = Sampler(model, settings.target, settings.max_tree_depth, settings.block)
-    sampler.compile(model.sampling_data, names=("block",))
-    data = chain_data(model.sampling_data, run.start)
+    data = model.sampling_data
+    sampler.compile(data, names=("block",))
     like = jax.eval_shape(sampler.plain_state)
     while True:
         try:
             asked = _receive(pipe_in)
         except EOFError:
             return
-        state, z, w, stats = sampler.run_block(state_from(asked, like), data[int(asked["chain"])], bool(asked["adapt"]))
-        _send(pipe_out, state_arrays(state) | {"z": z, "w": w} | {f"stat_{k}": v for k, v in stats.items()})
+        coordinates = {
+            k.removeprefix("geometry_"): jnp.asarray(v) for k, v in asked.items() if k.startswith("geometry_")
+        }
+        state, z, stats = sampler.run_block(
+            state_from(asked, like), data | {"geometry": coordinates}, bool(asked["adapt"])
+        )
+        _send(pipe_out, state_arrays(state) | {"z": z} | {f"stat_{k}": v for k, v in stats.items()})
 
 
 def main() -> None:

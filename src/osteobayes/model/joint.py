@@ -12,7 +12,16 @@ import numpy as np
 from jaxtyping import Array
 
 from osteobayes import solve
-from osteobayes.cycle import CYCLE_PARAMETERS, Catalogue, Cell, Grid, pack, parameter_names, shipped_catalogue
+from osteobayes.cycle import (
+    CYCLE_PARAMETERS,
+    DEFAULT_GRID,
+    Catalogue,
+    Cell,
+    Grid,
+    pack,
+    parameter_names,
+    shipped_catalogue,
+)
 from osteobayes.errors import EvidenceError, OsteobayesError, Problem
 from osteobayes.evidence import Evidence
 from osteobayes.evidence.pack import Packed
@@ -57,7 +66,7 @@ class Model:
             If float64 is off.
         """
         require_float64()
-        grid = grid or Grid()
+        grid = grid or DEFAULT_GRID
         catalogue = catalogue or shipped_catalogue()
         constants = {n: p.value for n, p in priors.parameters.items() if not p.sampled}
         share = constants.get("followup_accrual_share", 0.6)
