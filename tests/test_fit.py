@@ -11,7 +11,7 @@ from osteobayes.fit import Run, Settings, calibrate, resume
 from osteobayes.fit.nuts import Sampler, state_from
 from osteobayes.fit.run import SAMPLING, WARM_UP, refreshed_metric
 from osteobayes.fit.start import mode_of_chain, search, weights
-from osteobayes.fit.workers import chain_data, in_processes, in_threads
+from osteobayes.fit.workers import in_processes, in_threads
 
 TINY = {
     "cancers": ("breast",), "grid": (14.0, 80, 2), "chains": 2, "draws": 20, "tune": 20, "block": 10, "starts": 1,
@@ -102,27 +102,26 @@ def test_a_process_of_its_own_runs_the_same_block(finished, tmp_path):
     """One block of both chains in threads and in two single-threaded processes: the same draws up to rounding."""
     settings, model = finished.settings, finished._memory["model"]
     sampler = Sampler(model, settings.target, settings.max_tree_depth, settings.block)
-    data = chain_data(model.sampling_data, finished.start)
+    coordinates = finished.coordinates(SAMPLING)
     last = np.load(finished.blocks[-1])
     like = jax.eval_shape(sampler.plain_state)
     states = [
         state_from({k.removeprefix(f"chain{c}_"): v for k, v in last.items() if k.startswith(f"chain{c}_")}, like)
         for c in range(2)
     ]
-    with in_threads(sampler, data, 2) as chains:
-        here = chains(states, False)
+    with in_threads(sampler, model.sampling_data, 2) as chains:
+        here = chains(states, coordinates, False)
     with in_processes(finished.path, sampler, 2) as chains:
-        there = chains(states, False)
-    for (state, z, w, stats), (state2, z2, w2, stats2) in zip(here, there, strict=True):
+        there = chains(states, coordinates, False)
+    for (state, z, stats), (state2, z2, stats2) in zip(here, there, strict=True):
         np.testing.assert_allclose(z2[:3], z[:3], rtol=1e-6, atol=1e-6)
-        np.testing.assert_allclose(w2[:3], w[:3], rtol=1e-6, atol=1e-6)
         np.testing.assert_array_equal(stats2["n_steps"][:3], stats["n_steps"][:3])
         np.testing.assert_allclose(state2.kernel.adapt_state.step_size, state.kernel.adapt_state.step_size)
     with (
         in_processes(tmp_path / "nothing", sampler, 1) as chains,
         pytest.raises(RunError, match="sampling process ended"),
     ):
-        chains(states[:1], False)
+        chains(states[:1], coordinates[:1], False)
 
 
 def test_the_step_size_moves_in_warm_up_only(finished):

@@ -6,88 +6,161 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
-from osteobayes.fit.geometry import COMPONENT_SITES, Geometry
-
-
-def site(parameter, *shape):
-    return SimpleNamespace(parameter=parameter, shape=shape)
+from osteobayes.errors import OsteobayesError
+from osteobayes.fit.geometry import COMPONENT_SITES, Geometry, Point, bend, half_normal_score, log_half_normal, unbend
 
 
-def parameter(between_sd=None, pooling="none"):
-    return SimpleNamespace(between_sd=between_sd, centered=True, pooling=pooling)
+def site(parameter, *shape, family="normal"):
+    return SimpleNamespace(parameter=parameter, shape=shape, family=family)
 
 
-@pytest.fixture(scope="module")
-def geometry():
-    """Two study effects under one standard deviation, a pooled parameter under another, two other scalars."""
+def parameter(between_sd=None, pooling="none", sd=None, family="normal"):
+    return SimpleNamespace(between_sd=between_sd, centered=True, pooling=pooling, sd=sd, family=family)
+
+
+SD = {"effect_sd": 0.4, "growth_sd": 0.5, "excess": 0.3}
+
+
+def small(family="halfnormal", growth="normal"):
+    """Two study effects under one standard deviation, a pooled parameter under another, three other scalars."""
     sampled = {
-        "effect": site("effect", 2), "effect_sd": site("effect_sd"), "growth_common": site("growth"),
-        "growth_deviation": site("growth", 3), "growth_sd": site("growth_sd"), "other": site("other", 2),
+        "effect": site("effect", 2), "effect_sd": site("effect_sd", family=family), "growth_common": site("growth"),
+        "growth_deviation": site("growth", 3), "growth_sd": site("growth_sd", family="halfnormal"),
+        "other": site("other", 2), "excess": site("excess", family="halfnormal"),
     }  # fmt: skip
     priors = {
-        "effect": parameter("effect_sd"), "growth": parameter("growth_sd", "cancer"), "effect_sd": parameter(),
-        "growth_sd": parameter(), "other": parameter(),
-    }  # fmt: skip
+        "effect": parameter("effect_sd"), "growth": parameter("growth_sd", "cancer", family=growth), "other": parameter(),
+    } | {n: parameter(sd=sd) for n, sd in SD.items()}  # fmt: skip
     packed = SimpleNamespace(arms={})
     return Geometry(SimpleNamespace(sampled=sampled, priors=priors, packed=packed))  # pyright: ignore[reportArgumentType]
 
 
+@pytest.fixture(scope="module", params=["normal", "lognormal"])
+def geometry(request):
+    """Growth on its own scale, or a rate (whose deviations are bent)."""
+    return small(growth=request.param)
+
+
 @pytest.fixture(scope="module")
-def gaussian(geometry):
-    """Quadratic likelihood of all but the standard deviations, its mode at given ones, and the map around it."""
+def potential(geometry):
+    """Quadratic in all but the standard deviations, plus the effects' priors given these, in the space x."""
     rng = np.random.default_rng(3)
     n, s = geometry.size, geometry.scales
-    z = rng.normal(size=n)
-    z[s] = [-1.0, -0.3]
     L = rng.normal(size=(n, n))
     H = L @ L.T + 0.5 * np.eye(n)
     H[s] = 0.0
     H[:, s] = 0.0
-    own = np.zeros((n, n))
-    own[np.ix_(geometry.effects, geometry.effects)] = np.tensordot(np.exp(-2.0 * z[s]), geometry.design, axes=1)
-    linear = (H + own) @ z  # so that the gradient of 0.5 z'Hz + 0.5 z'Az - linear'z vanishes at z
+    linear = np.where(np.isin(np.arange(n), s), 0.0, rng.normal(size=n))
 
-    def potential(x):
-        A = jnp.tensordot(jnp.exp(-2.0 * x[s]), jnp.asarray(geometry.design), axes=1)
+    def of(x):
+        sd = jnp.stack([0.4 * jnp.exp(log_half_normal(x[s[0]])), 0.5 * jnp.exp(log_half_normal(x[s[1]]))])
+        A = jnp.tensordot(sd**-2.0, jnp.asarray(geometry.design), axes=1)
         e = x[geometry.effects]
         return 0.5 * x @ H @ x + 0.5 * e @ A @ e - jnp.asarray(linear) @ x
 
-    return potential, geometry.arrays(z, H + own, 0.5)
+    return of
+
+
+@pytest.fixture(scope="module")
+def gaussian(geometry, potential):
+    """The map made at three points, none of them a mode."""
+    gradient, hessian = jax.jit(jax.grad(potential)), jax.jit(jax.hessian(potential))
+    at = np.random.default_rng(7).normal(size=(3, geometry.size))
+    return geometry.arrays([Point(x, np.asarray(gradient(x)), np.asarray(hessian(x))) for x in at])
+
+
+def test_half_normal_scores_against_scipy():
+    v = np.linspace(-9.0, 8.0, 171)  # -4, where the two formulas meet, is one of them
+    near_zero = scipy.stats.norm.logcdf(v) + 0.5 * np.log(0.5 * np.pi)
+    expected = np.where(v < -5, near_zero, np.log(np.maximum(scipy.stats.halfnorm.isf(scipy.stats.norm.sf(v)), 1e-300)))
+    np.testing.assert_allclose(log_half_normal(jnp.asarray(v)), expected, atol=1e-9)
+    inner = v[v > -6]
+    np.testing.assert_allclose(half_normal_score(log_half_normal(jnp.asarray(inner))), inner, atol=1e-7)
+    slope = np.gradient(np.asarray(log_half_normal(jnp.asarray(v))), v)
+    np.testing.assert_allclose(jax.vmap(jax.grad(log_half_normal))(jnp.asarray(v))[1:-1], slope[1:-1], rtol=2e-3)
+
+
+def test_a_half_normal_site_has_a_standard_normal_prior_in_the_space_x(geometry):
+    """Its log density in log x is log(x) - x^2/(2 sd^2) plus a constant; with the Jacobian it is -v^2/2."""
+    at, _ = geometry.half_normals
+    sd = np.array([SD["effect_sd"], SD["excess"], SD["growth_sd"]])  # order of the flat vector
+    found = []
+    for v in np.random.default_rng(2).normal(size=(4, 3)):
+        z, log_det = geometry.values(jnp.zeros(geometry.size).at[np.sort(at)].set(v))
+        x = np.exp(np.asarray(z)[np.sort(at)])
+        found.append((np.log(x) - 0.5 * (x / sd) ** 2).sum() + log_det + 0.5 * (v**2).sum())
+    np.testing.assert_allclose(found, found[0], atol=1e-8)
+
+
+def test_coordinates_and_values_are_inverse(geometry):
+    z = jnp.asarray(np.random.default_rng(1).normal(size=geometry.size) - 0.5)
+    np.testing.assert_allclose(geometry.values(geometry.coordinates(z))[0], z, atol=1e-9)
+
+
+def test_a_standard_deviation_with_another_prior_is_refused():
+    other = small(family="lognormal")
+    with pytest.raises(OsteobayesError, match="family: halfnormal"):
+        other.empty()
 
 
 def test_inverse_and_jacobian_are_exact(geometry, gaussian):
-    _, arrays = gaussian
     rng = np.random.default_rng(4)
     first = None
+    forward, backward = jax.jit(geometry.forward), jax.jit(geometry.backward)
+    jacobian = jax.jit(jax.jacobian(lambda v: geometry.forward(v, gaussian)[0]))
     for _ in range(3):
         w = jnp.asarray(rng.normal(size=geometry.size))
-        z, log_det = geometry.forward(w, arrays)
-        np.testing.assert_allclose(geometry.inverse(np.asarray(z), arrays), w, atol=1e-10)
-        exact = np.linalg.slogdet(jax.jacobian(lambda x: geometry.forward(x, arrays)[0])(w))[1]
+        x, log_det = forward(w, gaussian)
+        np.testing.assert_allclose(backward(x, gaussian), w, atol=1e-9)
+        exact = np.linalg.slogdet(jacobian(w))[1]
         first = exact - log_det if first is None else first
-        np.testing.assert_allclose(exact - log_det, first, atol=1e-10)  # up to a constant
+        np.testing.assert_allclose(exact - log_det, first, atol=1e-9)  # up to a constant
 
 
-def test_a_gaussian_model_becomes_a_standard_normal_at_every_standard_deviation(geometry, gaussian):
-    """Hessian by all but the standard deviations: the identity, and the gradient vanishes at their origin."""
-    potential, arrays = gaussian
+@pytest.mark.parametrize("geometry", ["normal"], indirect=True)
+def test_a_gaussian_model_becomes_a_standard_normal_at_every_standard_deviation(geometry, potential, gaussian):
+    """Hessian by all but the standard deviations: the identity, and the gradient vanishes at their origin (without bends)."""
     free = np.setdiff1d(np.arange(geometry.size), geometry.scales)
 
     def moved(w):
-        z, log_det = geometry.forward(w, arrays)
-        return potential(z) - log_det
+        x, log_det = geometry.forward(w, gaussian)
+        return potential(x) - log_det
 
+    gradient, hessian = jax.jit(jax.grad(moved)), jax.jit(jax.hessian(moved))
     for scale in (-3.0, 0.0, 2.0):
         w = jnp.zeros(geometry.size).at[geometry.scales].set(scale)
-        np.testing.assert_allclose(jax.grad(moved)(w)[free], 0.0, atol=1e-8)
-        H = np.asarray(jax.hessian(moved)(w))[np.ix_(free, free)]
-        np.testing.assert_allclose(H, np.eye(len(free)), atol=1e-8)
+        np.testing.assert_allclose(gradient(w)[free], 0.0, atol=1e-7)
+        H = np.asarray(hessian(w))[np.ix_(free, free)]
+        np.testing.assert_allclose(H, np.eye(len(free)), atol=1e-7)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1.3, 6.0])
+def test_bending_has_the_slopes_it_says_and_an_inverse(ratio):
+    u = jnp.linspace(-30.0, 30.0, 121)
+    x, slope = bend(u, ratio)
+    np.testing.assert_allclose(unbend(x, ratio), u, atol=1e-11)
+    np.testing.assert_allclose(slope, jax.vmap(jax.grad(lambda v: bend(v, ratio)[0]))(u), rtol=1e-12)
+    assert abs(slope[0] - ratio) < 0.01 and abs(slope[-1] - 1.0) < 0.01 and bend(jnp.zeros(()), ratio)[0] == 0
+
+
+def test_a_deviation_without_data_has_a_standard_normal_law(geometry):
+    """Its prior given mean and standard deviation: no plateau but its own, so nothing is bent."""
+    n, x = geometry.size, np.zeros(geometry.size)
+    own = np.zeros((n, n))
+    own[np.ix_(geometry.effects, geometry.effects)] = np.asarray(geometry._own(jnp.asarray(x[geometry.scales])))
+    data = np.eye(n)
+    data[geometry.bent] = 0.0
+    arrays = geometry.arrays([Point(x, np.zeros(n), data + own)])
+    _, R = geometry._given(jnp.asarray(x[geometry.scales]), arrays)
+    ratio = geometry._ratio(jnp.asarray(x[geometry.scales]), R)
+    np.testing.assert_allclose(ratio, 1.0, atol=0.01)  # flat directions are raised to a curvature of 0.05
 
 
 def test_the_arrays_have_the_shapes_that_were_compiled(geometry, gaussian):
     shapes = jax.tree.map(jnp.shape, geometry.empty())
-    assert shapes == jax.tree.map(jnp.shape, gaussian[1])
+    assert shapes == jax.tree.map(jnp.shape, gaussian)
 
 
 @pytest.fixture(scope="module")
@@ -124,12 +197,19 @@ def test_mixed_cancers_are_sampled_by_the_sums_and_ratios_of_their_component_haz
 
 def test_the_whole_map_of_mixed_cancers_is_exact(mixing):
     rng = np.random.default_rng(6)
-    z, L = rng.normal(size=mixing.size), rng.normal(size=(mixing.size, mixing.size))
-    arrays = mixing.arrays(z, L @ L.T + np.eye(mixing.size))
+    n = mixing.size
+    x, L = rng.normal(size=n), rng.normal(size=(n, n))
+    arrays = mixing.arrays([Point(x, rng.normal(size=n), L @ L.T + np.eye(n))])
+
+    def unconstrained(w):
+        x, first = mixing.forward(w, arrays)
+        z, second = mixing.values(x)
+        return z, first + second
+
     differences = []
     for _ in range(3):
-        w = jnp.asarray(rng.normal(size=mixing.size))
-        x, log_det = mixing.forward(w, arrays)
-        np.testing.assert_allclose(mixing.inverse(np.asarray(x), arrays), w, atol=1e-9)
-        differences.append(np.linalg.slogdet(jax.jacobian(lambda v: mixing.forward(v, arrays)[0])(w))[1] - log_det)
+        w = jnp.asarray(rng.normal(size=n))
+        z, log_det = unconstrained(w)
+        np.testing.assert_allclose(mixing.backward(mixing.coordinates(z), arrays), w, atol=1e-9)
+        differences.append(np.linalg.slogdet(jax.jacobian(lambda v: unconstrained(v)[0])(w))[1] - log_det)
     np.testing.assert_allclose(differences, differences[0], atol=1e-9)

@@ -13,7 +13,17 @@ import numpy as np
 import pytest
 
 from osteobayes import solve
-from osteobayes.cycle import CYCLE_PARAMETERS, Cell, Grid, Regimen, exposure, pack, parameter_names, shipped_catalogue
+from osteobayes.cycle import (
+    CYCLE_PARAMETERS,
+    DEFAULT_GRID,
+    Cell,
+    Grid,
+    Regimen,
+    exposure,
+    pack,
+    parameter_names,
+    shipped_catalogue,
+)
 from osteobayes.cycle.cells import dose_times
 from osteobayes.cycle.fluxes import ACTIONS
 from osteobayes.priors import PriorSet
@@ -23,11 +33,11 @@ CATALOGUE = shipped_catalogue()
 POTENCIES = parameter_names(CATALOGUE)
 NAMES = (*CYCLE_PARAMETERS, *POTENCIES[1:])
 FINE = Grid(output_days=7.0, outputs=26, substeps=16)
-GRIDS = {3.5: replace(FINE, substeps=2), 7.0: replace(FINE, substeps=1)}
-"""Steps of the default solver (days) whose accuracy is tested, on weekly outputs; not the default one: slow."""
-COARSE = GRIDS[7.0]
-TOO_COARSE = "open defect: with a step of 7 days 1 prior draw in 100 has a gradient off by 1.7 % (limit 0.1 %)"
-STEPS = [pytest.param(step, marks=[] if step == 7.0 else pytest.mark.slow) for step in GRIDS]
+COARSE = replace(DEFAULT_GRID, outputs=26)
+GRIDS = {"default": COARSE, "3.5 days": replace(FINE, substeps=2), "7 days": replace(FINE, substeps=1)}
+"""Grids of the default solver whose accuracy is tested, on weekly outputs; the others are slow."""
+TOO_COARSE = "steps of 7 days from entry on: 1 prior draw in 100 has a gradient off by 1.7 % (limit 0.1 %), so it is not the default"
+STEPS = [pytest.param(name, marks=[] if name == "default" else pytest.mark.slow) for name in GRIDS]
 REGIMENS = (
     ("breast", "placebo"),
     ("breast", "denosumab"),
@@ -71,7 +81,7 @@ RANKL = list(ACTIONS).index("rankl_neutralisation")
 DENOSUMAB_COLUMNS = [1, len(CELLS) + 1]
 """Columns of the lesion and of the skeleton that are given denosumab."""
 DENOSUMAB = Regimen.parse("denosumab").components[0]
-TIMES = dose_times(DENOSUMAB, 182.0) + np.array([0.9, 0.5 * 7.0, 0.0, 2.3, -1.7, 0.0, 0.1])
+TIMES = dose_times(DENOSUMAB, 182.0) + np.array([0.9, 0.5 * COARSE.output_days, 0.0, 2.3, -1.7, 0.0, 0.1])
 """Days of the denosumab doses: between steps, on a half step, on a step."""
 
 
@@ -165,14 +175,17 @@ def log_error(path, reference) -> dict[str, float]:
 
 
 TOLERANCE = {
-    3.5: {"burden": 1e-3, "growth": 3e-3, "osteoblasts": 3e-3, "osteoclasts": 2e-2, "mineral": 5e-4, "tgfb": 1e-2},
-    7.0: {"burden": 6e-3, "growth": 6e-3, "osteoblasts": 1e-2, "osteoclasts": 5e-2, "mineral": 1e-3, "tgfb": 5e-2},
+    "3.5 days": {
+        "burden": 1e-3,
+        "growth": 3e-3,
+        "osteoblasts": 3e-3,
+        "osteoclasts": 2e-2,
+        "mineral": 5e-4,
+        "tgfb": 1e-2,
+    },
+    "7 days": {"burden": 6e-3, "growth": 6e-3, "osteoblasts": 1e-2, "osteoclasts": 5e-2, "mineral": 1e-3, "tgfb": 5e-2},
 }
 TOLERANCE = {step: t | dict.fromkeys(("flux", "skeleton_flux"), 2 * t["osteoclasts"]) for step, t in TOLERANCE.items()}
-
-
-def test_the_accuracy_of_the_default_step_is_tested():
-    assert 7.0 in GRIDS
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -212,7 +225,9 @@ def test_reverse_gradient_agrees_with_tight_forward_gradient(default, tight, ste
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", [3.5, pytest.param(7.0, marks=pytest.mark.xfail(strict=True, reason=TOO_COARSE))])
+@pytest.mark.parametrize(
+    "step", ["default", pytest.param("7 days", marks=pytest.mark.xfail(strict=True, reason=TOO_COARSE))]
+)
 def test_reverse_gradient_agrees_with_tight_forward_gradient_over_the_prior(default, tight, step):
     ours, reference = zip(*((default(draw(s), step)[1], tight(s)[1]) for s in range(1000, 1200)), strict=True)
     assert all(np.isfinite(g).all() for g in (*ours, *reference))
@@ -245,13 +260,13 @@ def against_differences(default, value):
 
 
 def test_reverse_gradient_agrees_with_central_differences(against_differences):
-    assert against_differences(5, 7.0) < 1e-6
+    assert against_differences(5, "default") < 1e-6
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2000, 2020))
 def test_reverse_gradient_agrees_with_central_differences_over_the_prior(against_differences, seed):
-    assert against_differences(seed, 3.5) < 1e-6
+    assert against_differences(seed, "default") < 1e-6
 
 
 # ---- gradients by dose times
@@ -263,9 +278,9 @@ def test_gradient_by_dose_times_agrees_with_central_differences(default, value, 
 
     There the exposure has a kink in the dose time; both the gradient and the difference give its middle.
     """
-    assert TIMES[2] % 7.0 == TIMES[1] % (0.5 * 7.0) == 0
+    assert TIMES[2] % COARSE.output_days == TIMES[1] % (0.5 * COARSE.output_days) == 0
     values, h = draw(seed), 1e-4
-    gradient, z, f = default(values, 7.0)[2], logs(values), value(7.0)
+    gradient, z, f = default(values, "default")[2], logs(values), value("default")
     central = [(f(z, TIMES + h * e, values) - f(z, TIMES - h * e, values)) / (2 * h) for e in np.eye(len(TIMES))]
     assert (gradient != 0).all()
     np.testing.assert_allclose(gradient, central, rtol=1e-4, atol=1e-9)

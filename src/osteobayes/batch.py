@@ -268,7 +268,7 @@ class JobSettings(_Closed):
     max_tree_depth: Count | None = None
     block: Count | None = None
     prior_draws: Count | None = None
-    grid: tuple[Annotated[float, Field(gt=0)], Count, Count] | None = None
+    grid: tuple[Annotated[float, Field(gt=0)], Count, Count, Count | None] | None = None
 
     @property
     def given(self) -> dict[str, Any]:

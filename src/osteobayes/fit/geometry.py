@@ -7,7 +7,8 @@ et al. 2007, Stat Sci 22:59). Here the effects are centred and scaled by what a 
 that it is correlated with. The map is exact (its Jacobian is accounted for): it changes the cost, not the law.
 
 The approximation is first that of Laplace at a mode; after the first third of warm-up it is the mean over draws of the
-density's curvature (natural parameters averaged, as in Opper and Archambeau 2009, Neural Comput 21:786).
+density's curvature (natural parameters averaged, as in Opper and Archambeau 2009, Neural Comput 21:786). Deviations of log
+rates between cancers are bent on top of it (:attr:`Geometry.bent`): their posterior is Gaussian on one side only.
 
 Two maps ``z -> x`` go before it. Half-normal sites are sampled on the scale where their prior is standard normal (on the log
 scale a half-normal has a long tail to the left). Two cancers that stand only in mixed arms (lung and other solid tumours in the
@@ -36,6 +37,8 @@ PURE = 0.9
 FLOOR = 0.05
 """Smallest curvature of the log density without the effects' own priors; flat or saddle directions are raised to it."""
 
+KINK = -1.0
+"""Where the coordinate of a log rate bends (conditional standard deviations from its conditional mean)."""
 _LOW = -4.0
 """Normal score below which a half-normal quantile is proportional to the probability (relative error 3e-10)."""
 
@@ -44,14 +47,29 @@ Arrays = dict[str, Array]
 
 def log_half_normal(v: Float[Array, "..."]) -> Float[Array, "..."]:
     """Log of the half-normal variable (scale 1) whose probability is that of the normal score ``v``."""
-    inside = jnp.log(-ndtri(0.5 * ndtr(-jnp.maximum(v, _LOW))))
-    return jnp.where(v < _LOW, log_ndtr(v) + 0.5 * np.log(0.5 * np.pi), inside)
+    low = v < _LOW
+    inside = jnp.log(-ndtri(0.5 * ndtr(-jnp.where(low, 0.0, v))))
+    return jnp.where(low, log_ndtr(v) + 0.5 * np.log(0.5 * np.pi), inside)
 
 
 def half_normal_score(log_x: Float[Array, "..."]) -> Float[Array, "..."]:
     """Inverse of :func:`log_half_normal`."""
     x = jnp.exp(log_x) / np.sqrt(2.0)
     return jnp.where(x < 0.7, ndtri(erf(jnp.minimum(x, 0.7))), -ndtri(erfc(jnp.maximum(x, 0.7))))
+
+
+def bend(u: Float[Array, "..."], ratio: Float[Array, "..."]) -> tuple[Array, Array]:
+    """A coordinate with slope 1 to the right of :data:`KINK` and ``ratio`` far to the left of it, 0 at 0; and its slope."""
+    root, origin = jnp.sqrt(1.0 + (u - KINK) ** 2), np.sqrt(1.0 + KINK**2)
+    more = 0.5 * (ratio - 1.0)
+    return u + more * (u - root + origin), 1.0 + more * (1.0 - (u - KINK) / root)
+
+
+def unbend(x: Float[Array, "..."], ratio: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Inverse of :func:`bend` (the root of a quadratic equation)."""
+    a, b = 0.5 * (ratio + 1.0), 0.5 * (ratio - 1.0)
+    x = x - a * KINK - b * np.sqrt(1.0 + KINK**2)
+    return KINK + (a * x + b * jnp.sqrt(x**2 + ratio)) / ratio
 
 
 class Point(NamedTuple):
@@ -101,9 +119,42 @@ class Geometry:
 
     @cached_property
     def effects(self) -> np.ndarray:
-        """Positions of the effects, and of the means of pooled ones."""
-        parts = [i for group in self._effects.values() for pair in group for i in pair if i is not None]
-        return np.unique(np.concatenate(parts)) if parts else np.zeros(0, dtype=int)
+        """Positions of the effects; then those of :attr:`bent`; then the means of pooled ones."""
+        pairs = [pair for group in self._effects.values() for pair in group]
+        every = np.concatenate([np.zeros(0, dtype=int), *(members for members, _ in pairs)])
+        means = [mean for _, mean in pairs if mean is not None]
+        return np.concatenate([np.setdiff1d(every, self.bent), self.bent, *means])
+
+    @property
+    def _bent_slice(self) -> slice:
+        """Places of the bent ones among the effects."""
+        first = int(np.flatnonzero(self.effects == self.bent[0])[0]) if len(self.bent) else 0
+        return slice(first, first + len(self.bent))
+
+    @cached_property
+    def bent(self) -> np.ndarray:
+        """Positions of the deviations of log rates that cancers share.
+
+        A rate acts on the data by its size, so the data say nothing of its logarithm once it is near zero: the posterior of a
+        deviation is a plateau to the left, as wide as the prior given its standard deviation, with a wall to the right.
+        """
+        log_rates = [
+            members
+            for group in self._effects.values()
+            for members, mean in group
+            if mean is not None and self._parameter_at(members[0]).family == "lognormal"
+        ]
+        return np.unique(np.concatenate(log_rates)) if log_rates else np.zeros(0, dtype=int)
+
+    def _parameter_at(self, position: int):
+        name = next(n for n, i in self._index.items() if position in i)
+        return self.model.priors[self.model.sampled[name].parameter]
+
+    @cached_property
+    def _scale_of_bent(self) -> np.ndarray:
+        """The standard deviation of each bent effect, as a place in :attr:`scales`."""
+        groups = [self._effects[n] for n in sorted(self._effects)]
+        return np.array([k for p in self.bent for k, g in enumerate(groups) if any(p in m for m, _ in g)], dtype=int)
 
     @cached_property
     def rest(self) -> np.ndarray:
@@ -137,10 +188,9 @@ class Geometry:
         for k, name in enumerate(sorted(self._effects)):
             for members, mean in self._effects[name]:
                 for i in members:
-                    v = np.zeros(len(self.effects))
-                    v[np.searchsorted(self.effects, i)] = 1.0
+                    v = (self.effects == i).astype(float)
                     if mean is not None:
-                        v[np.searchsorted(self.effects, mean[0])] = -1.0
+                        v -= self.effects == mean[0]
                     A[k] += np.outer(v, v)
         return A
 
@@ -210,9 +260,7 @@ class Geometry:
 
         Given the standard deviations the density of effects and the rest is approximated by their prior and a Gaussian factor;
         its natural parameters are the means over the points (of one point: Laplace's approximation, or a Newton step if the
-        gradient there does not vanish). An effect whose curvature varies between points is given the harmonic mean of
-        its curvatures instead: the width that matters is that where its data say least, and a direction that is too wide
-        costs little where another is too narrow for a long tail.
+        gradient there does not vanish).
 
         Parameters
         ----------
@@ -234,9 +282,6 @@ class Geometry:
             x.append(p.x[both])
         middle, precision = np.mean(x, axis=0), np.mean(H, axis=0)
         pull = np.mean([h @ (at - middle) - g for h, at, g in zip(H, x, gradient, strict=True)], axis=0)
-        narrow = np.ones(len(both))
-        narrow[len(a) :] = _harmonic_share(np.array([np.diag(h)[len(a) :] for h in H])) ** 0.5
-        precision, pull = narrow[:, None] * precision * narrow, narrow * pull
         values, vectors = np.linalg.eigh(0.5 * (precision + precision.T))
         precision = (vectors * np.maximum(values, FLOOR)) @ vectors.T
         pull += precision @ middle
@@ -268,20 +313,33 @@ class Geometry:
         s_at, e_at, a_at = self.scales, self.effects, self.rest
         scores = g["centre"] + g["scale_sd"] * w[s_at]
         mean, R = self._given(scores, g)
-        e = mean + jax.scipy.linalg.solve_triangular(R.T, w[e_at], lower=False)
-        a = g["offset"] + g["slope"] @ e + g["rest"] @ w[a_at]
-        return jnp.zeros_like(w).at[s_at].set(scores).at[e_at].set(e).at[a_at].set(a), -jnp.log(jnp.diagonal(R)).sum()
+        at, ratio = self._bent_slice, self._ratio(scores, R)
+        coordinate, slope = bend(w[e_at][at], ratio)
+        as_seen, _ = bend(w[e_at][at], 1.0 / ratio)
+        seen = mean + jax.scipy.linalg.solve_triangular(R.T, w[e_at].at[at].set(as_seen), lower=False)
+        a = g["offset"] + g["slope"] @ seen + g["rest"] @ w[a_at]
+        e = seen.at[at].add((coordinate - as_seen) / jnp.diagonal(R)[at])
+        log_det = jnp.log(slope).sum() - jnp.log(jnp.diagonal(R)).sum()
+        return jnp.zeros_like(w).at[s_at].set(scores).at[e_at].set(e).at[a_at].set(a), log_det
+
+    def _ratio(self, scores: Array, R: Array) -> Array:
+        """Of each bent effect: width of its prior over that of its approximate posterior, given mean and standard deviation."""
+        log_sd = log_half_normal(scores) + self._log_scales
+        return jnp.exp(log_sd[self._scale_of_bent]) * jnp.diagonal(R)[self._bent_slice]
 
     def backward(self, x: Float[Array, " n"], g: Arrays) -> Float[Array, " n"]:
         """``w(x)``."""
         s_at, e_at, a_at = self.scales, self.effects, self.rest
         mean, R = self._given(x[s_at], g)
-        a = x[a_at] - g["offset"] - g["slope"] @ x[e_at]
-        w = jnp.zeros_like(x).at[s_at].set((x[s_at] - g["centre"]) / g["scale_sd"]).at[e_at].set(R.T @ (x[e_at] - mean))
+        ratio, at = self._ratio(x[s_at], R), self._bent_slice
+        seen, bent = x[e_at] - mean, jnp.zeros(len(self.bent))
+        for j in reversed(range(len(self.bent))):  # each depends on those after it, in the coordinate that others see
+            k = at.start + j
+            others = R[k + 1 :, k] @ seen[k + 1 :]
+            u = unbend(R[k, k] * seen[k] + others, ratio[j])
+            bent = bent.at[j].set(u)
+            seen = seen.at[k].set((bend(u, 1.0 / ratio[j])[0] - others) / R[k, k])
+        a = x[a_at] - g["offset"] - g["slope"] @ (mean + seen)
+        e = (R.T @ seen).at[at].set(bent)
+        w = jnp.zeros_like(x).at[s_at].set((x[s_at] - g["centre"]) / g["scale_sd"]).at[e_at].set(e)
         return w.at[a_at].set(jax.scipy.linalg.solve_triangular(g["rest"], a, lower=True))
-
-
-def _harmonic_share(curvature: Float[np.ndarray, "point effect"]) -> Float[np.ndarray, " effect"]:
-    """Harmonic over arithmetic mean of each effect's curvatures; those below a tenth of their mean are raised to it."""
-    mean = np.maximum(curvature.mean(axis=0), FLOOR)
-    return np.minimum(1.0 / (1.0 / np.maximum(curvature, 0.1 * mean)).mean(axis=0) / mean, 1.0)

@@ -132,7 +132,8 @@ class Sampler:
             jacobian=jax.jit(lambda w, arrays: jax.jacfwd(lambda v: geometry.forward(v, arrays)[0])(w)),
             values=jax.jit(geometry.values),
             back_x=jax.jit(back_x),
-            moved=jax.jit(lambda z, arrays: geometry.backward(geometry.coordinates(z), arrays)),
+            coordinates=jax.jit(geometry.coordinates),
+            backward=jax.jit(geometry.backward),
         )
 
     @cached_property
@@ -193,7 +194,7 @@ class Sampler:
             _, plain = self.value_and_grad(self._kernel["values"](jnp.asarray(x))[0], data)
             return np.asarray(self._kernel["back_x"](jnp.asarray(x), plain)[1])
 
-        x = np.asarray(self.geometry.coordinates(jnp.asarray(z)))
+        x = self.coordinates(z)
         here = gradient(x)
 
         def column(i: int) -> np.ndarray:
@@ -211,7 +212,7 @@ class Sampler:
         Given the standard deviations ``x(w)`` is linear, so only their rows need differences.
         """
         arrays, at = data["geometry"], self.geometry.scales
-        w = np.asarray(self.geometry.backward(jnp.asarray(point.x), arrays))
+        w = np.asarray(self._kernel["backward"](jnp.asarray(point.x), arrays))
         J = np.asarray(self._kernel["jacobian"](jnp.asarray(w), arrays))
         H = J.T @ point.hessian @ J
         here = np.asarray(self.moved_value_and_grad(w, data)[1])
@@ -224,13 +225,17 @@ class Sampler:
         H[np.ix_(at, at)] = 0.5 * (block + block.T)
         return H
 
+    def coordinates(self, z: np.ndarray) -> np.ndarray:
+        """``x(z)``."""
+        return np.asarray(self._kernel["coordinates"](jnp.asarray(z)))
+
     def unconstrained(self, w: np.ndarray, arrays: Arrays) -> Array:
         """``z(w)``."""
         return self._kernel["unconstrained"](jnp.asarray(w), arrays)[0]
 
     def moved(self, z: np.ndarray, arrays: Arrays) -> np.ndarray:
         """``w(z)``."""
-        return np.asarray(self._kernel["moved"](jnp.asarray(z), arrays))
+        return np.asarray(self._kernel["backward"](self._kernel["coordinates"](jnp.asarray(z)), arrays))
 
     def run_block(self, state: ChainState, data: Data, adapt: bool) -> Block:
         """One block: new state, draws ``z`` [block, parameter], statistics by name [block]."""

@@ -430,7 +430,7 @@ def _learn(
         count = min(max(len(mine) // DRAWS_A_POINT, 1), POINTS)
         at = np.unique(np.linspace(0, len(mine) - 1, count + 2).astype(int)[1:-1])
         points = [sampler.point(z, data, _workers(settings)) for z in mine[at]]
-        scores = np.stack([np.asarray(geometry.coordinates(jnp.asarray(z)))[geometry.scales] for z in mine])
+        scores = np.stack([sampler.coordinates(z)[geometry.scales] for z in mine])
         arrays = geometry.arrays(points, scores.mean(axis=0), np.clip(scores.std(axis=0), 0.1, 1.5))
         found.append(arrays)
         curvatures.append(np.mean([sampler.moved_hessian(p, data | {"geometry": arrays}) for p in points], axis=0))
@@ -440,34 +440,21 @@ def _learn(
 
 
 def refreshed_metric(draws: np.ndarray, curvature: np.ndarray) -> np.ndarray:
-    """Metric during warm-up: what the draws say of the spread and what the density says of the curvature.
-
-    The geometric mean of the pooled covariance (shrunk towards the identity, which the coordinates were built for) and the
-    inverse of the mean Hessian at some of the draws: the metric of least Fisher divergence (Seyboldt, Carlson and Carpenter
-    2026, as in nutpie), with the mean Hessian, which needs few draws, in place of the covariance of gradients.
+    """Metric of warm-up and sampling: the pooled covariance of the draws, shrunk towards the inverse of the mean Hessian.
 
     Parameters
     ----------
     draws
         Draws in the sampler's coordinates [chain, iteration, parameter].
     curvature
-        Mean Hessian of the negative log density at some of them [parameter, parameter].
+        Mean Hessian of the negative log density at some draws [parameter, parameter]; curvatures below 0.2 are raised to it.
     """
     n = draws.shape[0] * draws.shape[1]
     centred = (draws - draws.mean(axis=(0, 1), keepdims=True)).reshape(n, -1)
-    d = centred.shape[1]
-    weight = n / (n + 5.0 * d)
-    spread = weight * (centred.T @ centred / max(n - 1, 1)) + (1.0 - weight) * np.eye(d)
+    weight = n / (n + 5.0 * centred.shape[1])
     values, vectors = np.linalg.eigh(curvature)
     stiff = (vectors / np.clip(values, 0.2, 1e3)) @ vectors.T
-    root, inverse_root = (_power(spread, p) for p in (0.5, -0.5))
-    return root @ _power(inverse_root @ stiff @ inverse_root, 0.5) @ root
-
-
-def _power(symmetric: np.ndarray, exponent: float) -> np.ndarray:
-    """Power of a symmetric positive definite matrix."""
-    values, vectors = np.linalg.eigh(0.5 * (symmetric + symmetric.T))
-    return (vectors * values**exponent) @ vectors.T
+    return weight * (centred.T @ centred / max(n - 1, 1)) + (1.0 - weight) * stiff
 
 
 def _sample(
