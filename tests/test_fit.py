@@ -134,7 +134,7 @@ def test_the_step_size_moves_in_warm_up_only(finished):
 
 
 def test_the_metric_is_the_covariance_of_a_gaussian():
-    """Draws and curvature of the same normal law: their geometric mean is its covariance."""
+    """Draws and curvature of the same normal law: whatever their weights, it is its covariance."""
     rng = np.random.default_rng(8)
     L = 0.3 * np.tril(rng.normal(size=(4, 4))) + np.eye(4)
     covariance = L @ L.T

@@ -254,6 +254,7 @@ class _Closed(BaseModel):
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
+Days = Annotated[float, Field(gt=0)]
 
 
 class JobSettings(_Closed):
@@ -268,7 +269,7 @@ class JobSettings(_Closed):
     max_tree_depth: Count | None = None
     block: Count | None = None
     prior_draws: Count | None = None
-    grid: tuple[Annotated[float, Field(gt=0)], Count, Count, Count | None] | None = None
+    grid: tuple[Days, Count, Count] | tuple[Days, Count, Count, Count | None] | None = None
 
     @property
     def given(self) -> dict[str, Any]:

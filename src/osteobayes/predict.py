@@ -10,6 +10,7 @@ state a dropout-free estimand: "P(SRE by 24 months)" is cumulative incidence wit
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,12 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import xarray as xr
+from jaxtyping import Array
 
 from osteobayes import solve
 from osteobayes.cycle import CYCLE_PARAMETERS, Cell, Regimen, pack
 from osteobayes.errors import OsteobayesError, RunError
 from osteobayes.fit import Run
-from osteobayes.fit.result import map_draws
+from osteobayes.fit.result import map_chunks
 from osteobayes.model import Model
 from osteobayes.model.likelihood import effect_vectors
 from osteobayes.observe import (
@@ -174,8 +176,20 @@ def simulate(
     q, p_end, p13 = (
         jnp.asarray(x) for x in (quadrature(t, years), interpolation(t, years), interpolation(t, MARKER_YEARS))
     )
-    tj = jnp.asarray(t)
-    constants = _constants(model)
+    fixed = {"arrays": arrays, "design": design, "pop": pop, "which": which, "q": q, "p_end": p_end, "p13": p13}
+    # what is asked is an argument: the same program serves every cancer and population with as many cells
+    mapped = run._memory.setdefault("simulate", jax.jit(partial(_simulate_chunk, model)))
+    draws = _draws(run, group, limit)
+    return map_chunks(lambda chunk: mapped(fixed, chunk), draws, len(next(iter(draws.values()))), 2)
+
+
+def _simulate_chunk(
+    model: Model, fixed: Mapping[str, Any], draws: Mapping[str, Array]
+) -> tuple[dict[str, Array], Array]:
+    """Estimands and cumulative incidence of every scenario for a chunk of draws (leading axis)."""
+    arrays, design, pop, which = (fixed[k] for k in ("arrays", "design", "pop", "which"))
+    q, p_end, p13 = (fixed[k] for k in ("q", "p_end", "p13"))
+    tj, grid, constants = jnp.asarray(model.grid.years), model.grid, _constants(model)
 
     def one(values: Mapping[str, Any]):
         v = {**constants, **values}
@@ -209,9 +223,7 @@ def simulate(
         solved = (path.status == solve.OK)[which]
         return {k: jnp.where(solved, x, jnp.nan) for k, x in out.items()}, jnp.where(solved[:, None], curve, jnp.nan)
 
-    draws = _draws(run, group, limit)
-    n = len(next(iter(draws.values())))
-    return map_draws(one, draws, n, 2)
+    return jax.lax.map(one, draws)
 
 
 def evidence_for(model: Model, agent_class: str, kind: str = "SRE") -> dict[str, list[str]]:

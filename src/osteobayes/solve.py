@@ -1,7 +1,7 @@
 """The only room that knows the ODE solver.
 
-The default is a classical fourth-order Runge-Kutta scheme at a fixed step, all cells side by side, in one ``lax.scan``;
-the ``diffrax`` methods run the same field through diffrax (fixed step, or adaptive with tight tolerances as the reference).
+The default is a classical fourth-order Runge-Kutta scheme at the grid's steps, all cells side by side, in one ``lax.scan``;
+the ``diffrax`` methods run the same field through diffrax (the same steps, or adaptive with tight tolerances as the reference).
 Drug actions come as one line a step (:meth:`osteobayes.cycle.Grid.project`), so dose times may be differentiated.
 """
 
@@ -71,7 +71,7 @@ _DRUG_OF_STAGE = np.array([0, 1, 1, 2])
 def _runge_kutta(
     vector_field, loss, act, state: State, exposure: Float[Array, "step 3 rank action column"], grid: Grid
 ) -> State:
-    """Fourth-order Runge-Kutta at a fixed step, exponential in the osteoclasts' own loss (ETD4RK of Cox and Matthews).
+    """Fourth-order Runge-Kutta at the grid's steps, exponential in the osteoclasts' own loss (ETD4RK of Cox and Matthews).
 
     The loss rate is frozen over a step at the state of its start and the mean drug action of the step; everything else of
     the osteoclast equation is treated as the non-linear part, so the fixed points are exact and strong bisphosphonates do
@@ -159,7 +159,7 @@ def trajectories(
     grid
         Time grid.
     method
-        ``runge_kutta`` (default), ``diffrax_fixed`` (Bosh3, same step) or ``diffrax_tight`` (Dopri8, adaptive, ``rtol``).
+        ``runge_kutta`` (default), ``diffrax_fixed`` (Bosh3, same steps) or ``diffrax_tight`` (Dopri8, adaptive, ``rtol``).
 
     Returns
     -------

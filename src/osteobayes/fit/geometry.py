@@ -6,7 +6,7 @@ et al. 2007, Stat Sci 22:59). Here the effects are centred and scaled by what a 
 *given* the standard deviations, so every effect gets the degree of centring that its data ask for, jointly with everything
 that it is correlated with. The map is exact (its Jacobian is accounted for): it changes the cost, not the law.
 
-The approximation is first that of Laplace at a mode; after the first third of warm-up it is the mean over draws of the
+The approximation is first that of Laplace at a mode; after the first phase of warm-up it is the mean over draws of the
 density's curvature (natural parameters averaged, as in Opper and Archambeau 2009, Neural Comput 21:786). Deviations of log
 rates between cancers are bent on top of it (:attr:`Geometry.bent`): their posterior is Gaussian on one side only.
 

@@ -63,7 +63,7 @@ class Sampler:
     """
 
     model: Model
-    target: float = 0.85
+    target: float = 0.9
     max_tree_depth: int = 6
     block: int = 25
     _kernel: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)

@@ -4,6 +4,7 @@
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
 # pyright: reportReturnType=false, reportAssignmentType=false
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -39,9 +40,13 @@ def evaluate(model: Model, data: Data, sites: dict[str, Array], key: Array) -> d
     return out
 
 
-def map_draws(function, arguments: Any, n: int, workers: int) -> Any:
+def map_draws(function: Callable[[Any], Any], arguments: Any, n: int, workers: int) -> Any:
     """``function`` over the leading axis in chunks, chunks side by side; NumPy out."""
-    mapped = jax.jit(lambda chunk: jax.lax.map(function, chunk))
+    return map_chunks(jax.jit(lambda chunk: jax.lax.map(function, chunk)), arguments, n, workers)
+
+
+def map_chunks(mapped: Callable[[Any], Any], arguments: Any, n: int, workers: int) -> Any:
+    """A compiled function of chunks (leading axis in and out) over all draws, chunks side by side; NumPy out."""
     size = min(CHUNK, n)
     padded = -(-n // size) * size
     index = np.minimum(np.arange(padded), n - 1).reshape(-1, size)
@@ -188,22 +193,31 @@ def finish(run: Run, sampler: Sampler, begin: dict[str, np.ndarray], timings: di
     flat = draws.reshape(chains * n, -1)
     seed = jax.random.key(settings.seed + 101)
 
-    def posterior_draw(arguments):
-        z, key = arguments
+    def posterior_sites(z: Array, key: Array) -> dict[str, Array]:
         sites = constrain(model.sampled, sampler.unravel(z))
-        sites = model.priors.sample(
+        return model.priors.sample(
             jax.random.fold_in(key, 1), data["hyper"], model.coords, names=model.prior_only, given=sites
         )
-        return evaluate(model, data, sites, jax.random.fold_in(key, 2)) | {"sites": sites}
 
-    def prior_draw(key):
-        sites = model.draw_prior(jax.random.fold_in(key, 3), data)
-        return evaluate(model, data, sites, jax.random.fold_in(key, 4)) | {"sites": sites}
+    def prior_sites(key: Array) -> dict[str, Array]:
+        return model.draw_prior(jax.random.fold_in(key, 3), data)
 
-    post = map_draws(posterior_draw, (flat, jax.random.split(seed, len(flat))), len(flat), workers)
-    pre = map_draws(
-        prior_draw, jax.random.split(jax.random.fold_in(seed, 9), settings.prior_draws), settings.prior_draws, workers
+    keys = jax.random.split(seed, len(flat))
+    prior_keys = jax.random.split(jax.random.fold_in(seed, 9), settings.prior_draws)
+    sites = jax.tree.map(
+        lambda a, b: np.concatenate([a, b]),
+        jax.jit(jax.vmap(posterior_sites))(jnp.asarray(flat), keys),
+        jax.jit(jax.vmap(prior_sites))(prior_keys),
     )
+    # one call for both, so that the program is compiled once
+    evaluated = map_draws(
+        lambda a: evaluate(model, data, a[0], jax.random.fold_in(a[1], 2)),
+        (sites, jnp.concatenate([keys, prior_keys])),
+        len(flat) + settings.prior_draws,
+        workers,
+    ) | {"sites": sites}
+    post = jax.tree.map(lambda x: x[: len(flat)], evaluated)
+    pre = jax.tree.map(lambda x: x[len(flat) :], evaluated)
     shaped = jax.tree.map(lambda x: x.reshape(chains, n, *x.shape[1:]), post)
     lead, one = ("chain", "draw"), ("chain", "draw")
     pre_shaped = jax.tree.map(lambda x: x[None], pre)

@@ -44,7 +44,7 @@ POINTS = 16
 DRAWS_A_POINT = 14
 """Draws for each of them."""
 LEARNED = "coordinates.npz"
-"""File of a run with the coordinates that the first third of warm-up found."""
+"""File of a run with the coordinates that the first phase of warm-up found."""
 STACK = ("jax", "jaxlib", "numpyro", "numpy", "scipy", "arviz", "xarray", "diffrax", "equinox", "pymc", "pytensor")
 Report = Callable[[str], None]
 
@@ -53,19 +53,19 @@ Report = Callable[[str], None]
 class Settings:
     """Settings of a fit; stored in the manifest.
 
-    ``tune`` is split in three: the first third moves in the coordinates of the Laplace approximation at a mode; the second in
-    coordinates, and with a metric, made from the draws of the first; the last (and sampling) with a metric from the draws of
-    both. The step size is adapted in all.
+    ``tune`` has three phases, two, three and two sevenths of it: the first moves in the coordinates of the Laplace approximation
+    at a mode; the second in coordinates, and with a metric, made from the draws of the first; the last (and sampling) with a
+    metric from the draws of both. The step size is adapted in all.
     """
 
     chains: int = 4
     draws: int = 500
-    tune: int = 225
+    tune: int = 175
     seed: int = 0
     cancers: tuple[str, ...] | None = None
     starts: int = 4
     search_iterations: int = 400
-    target: float = 0.85
+    target: float = 0.9
     max_tree_depth: int = 6
     block: int = 25
     prior_draws: int = 400
@@ -80,9 +80,11 @@ class Settings:
                 raise RunError(f"setting `{name}` must be at least 1, found {getattr(self, name)}")
 
     @property
-    def third(self) -> int:
-        """Warm-up iterations of each third, in whole blocks."""
-        return max(1, round(self.tune / len(WARM_UP) / self.block)) * self.block
+    def warm_up(self) -> tuple[int, int, int]:
+        """Iterations of each phase of the warm-up, in whole blocks."""
+        blocks = self.tune / self.block
+        ends = max(1, round(2 / 7 * blocks))
+        return ends * self.block, max(1, round(blocks) - 2 * ends) * self.block, ends * self.block
 
     @property
     def sampling(self) -> int:
@@ -317,7 +319,7 @@ LONG = 1000
 def _processes(settings: Settings) -> int:
     if settings.processes is not None:
         return settings.processes
-    long = settings.chains * (len(WARM_UP) * settings.third + settings.sampling) >= LONG
+    long = settings.chains * (sum(settings.warm_up) + settings.sampling) >= LONG
     return _workers(settings) if long and jax.default_backend() == "cpu" else 1
 
 
@@ -339,26 +341,25 @@ def _continue(run: Run, report: Report, advance: Callable[[int, int, str], None]
     timings = dict(run.manifest["timings"])
     timings["compile_s"] = timings.get("compile_s", 0.0) + time.time() - begun
     start_file = run.path / "start.npz"
-    if not start_file.exists():
-        tick = time.time()
-        report("searching for optima")
-        _savez(start_file, _search(sampler, data, settings, report))
-        timings["search_s"] = time.time() - tick
-    begin = run.start
-    tick = time.time()
     processes = settings.processes or 1
     with (
         in_threads(sampler, data, _workers(settings))
         if processes == 1
-        else in_processes(run.path, sampler, processes) as chains
+        else in_processes(run.path, sampler, processes) as chains  # they start up while optima are searched for
     ):
+        if not start_file.exists():
+            tick = time.time()
+            report("searching for optima")
+            _savez(start_file, _search(sampler, data, settings, report))
+            timings["search_s"] = time.time() - tick
+        tick = time.time()
         _sample(run, sampler, chains, data, settings, advance)
     timings["sampling_s"] = timings.get("sampling_s", 0.0) + time.time() - tick
     timings["wall_s"] = timings.get("wall_s", 0.0) + time.time() - begun
     report("summarising the draws")
     from osteobayes.fit import result
 
-    result.finish(run, sampler, begin, timings)
+    result.finish(run, sampler, run.start, timings)
     manifest = run.manifest | {"status": "finished", "timings": timings}
     _write_json(run.path / "manifest.json", manifest)
     for name in ("manifest", "diagnostics"):
@@ -466,7 +467,9 @@ def _sample(
     advance: Callable[[int, int, str], None],
 ) -> None:
     block, mode_of_chain = settings.block, run.start["chain_geometry"]
-    phases = [p for p in WARM_UP for _ in range(settings.third // block)] + [SAMPLING] * (settings.sampling // block)
+    phases = [p for p, n in zip(WARM_UP, settings.warm_up, strict=True) for _ in range(n // block)] + [SAMPLING] * (
+        settings.sampling // block
+    )
     done = [int(p.stem) for p in run.blocks]
     if done != list(range(len(done))):
         raise RunError(f"{run.path}/blocks: a block is missing; delete those after the gap and resume")
@@ -498,7 +501,7 @@ def _sample(
         elif enters:
             step = sampler.settled(states)
             draws = np.concatenate([_load(p)["draws"] for p in run.blocks], axis=1)
-            late = draws[:, settings.third // 4 :]  # the start of a chain is not the posterior
+            late = draws[:, settings.warm_up[0] // 4 :]  # the start of a chain is not the posterior
             if phase == WARM_UP[1]:
                 _savez(run.path / LEARNED, _learn(sampler, data, late, mode_of_chain, settings))
             coordinates, curvature = run.coordinates(phase), _load(run.path / LEARNED)["curvature"]
