@@ -185,6 +185,7 @@ TOLERANCE = {
     },
     "7 days": {"burden": 6e-3, "growth": 6e-3, "osteoblasts": 1e-2, "osteoclasts": 5e-2, "mineral": 1e-3, "tgfb": 5e-2},
 }
+TOLERANCE["default"] = TOLERANCE["7 days"]  # the same steps after two weeks
 TOLERANCE = {step: t | dict.fromkeys(("flux", "skeleton_flux"), 2 * t["osteoclasts"]) for step, t in TOLERANCE.items()}
 
 
