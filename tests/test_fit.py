@@ -169,6 +169,14 @@ def test_predictions_carry_interval_population_and_grade(finished):
     assert rows["p_sre"].between(0, 1).all()
     combination = next(r for r in rows.index if "galunisertib" in r)
     assert rows.loc[combination, "grade"] == "prior-only"  # no fitted row of its class, whatever contracted
+    for name in ("risk_ratio", "rate_ratio"):
+        assert (rows[f"{name}_low"] <= rows[name]).all() and (rows[name] <= rows[f"{name}_high"]).all()
+    log_ratio = {
+        g: np.log(p.draws[f"mean_sre_{g}"].sel(regimen="placebo") / p.draws[f"mean_sre_{g}"].sel(regimen=p.versus))
+        for g in ("posterior", "prior")
+    }
+    width = {g: float(np.subtract(*np.quantile(x, [0.95, 0.05]))) for g, x in log_ratio.items()}
+    assert rows.loc["placebo", "width_of_prior"] == pytest.approx(width["posterior"] / width["prior"])
     assert p.population == "stopeck2010_136"
 
 

@@ -146,7 +146,7 @@ def prior_only_contrasts(prediction: Prediction, least: float = LEAST_WIDTH) -> 
     prediction
         Of :func:`osteobayes.predict.predict`.
     least
-        Flag a contrast whose 90 % interval (log risk ratio) is narrower than this share of its prior's.
+        Flag a contrast whose 90 % interval (log rate ratio) is narrower than this share of its prior's.
 
     Returns
     -------

@@ -143,7 +143,7 @@ def calibrate(
 
     bar = _Bar()
     block = max(1, min(25, draws, tune // 3 or 1))
-    prior_draws = max(50, min(400, draws * chains))
+    prior_draws = max(50, min(1000, draws * chains))
     starts = 4 if draws >= 100 else 2
     try:
         run = fit(

@@ -5,6 +5,7 @@ import os
 import platform
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,6 +106,17 @@ def enable_compile_cache(folder: str | os.PathLike[str] | None = None) -> Path |
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     return path
+
+
+def jit[**P, R](function: Callable[P, R]) -> Callable[P, R]:
+    """``jax.jit`` for the package's large programs, with the compiler's settings for them. Starts the backend.
+
+    On a CPU LLVM optimises at level 1 instead of 3: the programs are thousands of loops over some forty numbers, which
+    vectorise at either level. Level 3 took twice as long to compile them, and made the gradient a fifth slower
+    (``docs/design/step1.md`` has the figures). Not for a function that is called inside another compiled one.
+    """
+    options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+    return jax.jit(function, compiler_options=options)  # pyright: ignore[reportReturnType]
 
 
 @dataclass(frozen=True)

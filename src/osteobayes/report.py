@@ -384,6 +384,7 @@ ESTIMAND_COLUMNS = (
     ("risk_ratio", "risk ratio", ".2f"),
     ("median_sre", "median time to first SRE, months", ".0f"),
     ("mean_sre", "mean SREs a patient", ".2f"),
+    ("rate_ratio", "rate ratio (mean SREs)", ".2f"),
     ("survival", "P(alive)", ".2f"),
     ("marker_change", "resorption marker, week 13, %", "+.0f"),
 )

@@ -25,6 +25,7 @@ from numpyro.infer.util import potential_energy
 from osteobayes.fit.geometry import Arrays, Geometry, Point
 from osteobayes.model import Data, Model
 from osteobayes.model.emit import numpyro_model
+from osteobayes.precision import jit
 
 STATS = ("diverging", "n_steps", "acceptance_rate", "energy", "lp", "step_size")
 """Sampler diagnostics kept for every draw."""
@@ -125,15 +126,15 @@ class Sampler:
 
         self._kernel.update(
             init=init,
-            block=jax.jit(run_block),
-            value_and_grad=jax.jit(lambda flat, data: jax.value_and_grad(density)(flat, data)),
-            unconstrained=jax.jit(unconstrained),
-            back=jax.jit(back),
-            jacobian=jax.jit(lambda w, arrays: jax.jacfwd(lambda v: geometry.forward(v, arrays)[0])(w)),
-            values=jax.jit(geometry.values),
-            back_x=jax.jit(back_x),
-            coordinates=jax.jit(geometry.coordinates),
-            backward=jax.jit(geometry.backward),
+            block=jit(run_block),
+            value_and_grad=jit(lambda flat, data: jax.value_and_grad(density)(flat, data)),
+            unconstrained=jit(unconstrained),
+            back=jit(back),
+            jacobian=jit(lambda w, arrays: jax.jacfwd(lambda v: geometry.forward(v, arrays)[0])(w)),
+            values=jit(geometry.values),
+            back_x=jit(back_x),
+            coordinates=jit(geometry.coordinates),
+            backward=jit(geometry.backward),
         )
 
     @cached_property
@@ -243,17 +244,16 @@ class Sampler:
         return state, np.asarray(z), {k: np.asarray(v) for k, v in stats.items()}
 
     def compile(self, data: Data, names: Sequence[str] = ("value_and_grad", "block")) -> None:
-        """Trace one after the other (NumPyro's handlers are not thread-safe), then compile side by side."""
+        """Compile side by side; trace one after the other (NumPyro's handlers are not thread-safe)."""
         flat = jnp.zeros(self.geometry.size)
         state = jax.eval_shape(lambda: self.plain_state())
         arguments = {
             "value_and_grad": (flat, data),
             "block": (state, data | {"geometry": self.geometry.empty()}, jax.ShapeDtypeStruct((), bool)),
         }
-        lowered = {n: self._kernel[n].lower(*arguments[n]) for n in names}
         with ThreadPoolExecutor(2) as pool:
-            compiled = pool.map(lambda item: (item[0], item[1].compile()), lowered.items())
-        self._kernel["compiled"] = dict(compiled)
+            compiled = {n: pool.submit(self._kernel[n].lower(*arguments[n]).compile) for n in names}
+        self._kernel["compiled"] = {n: c.result() for n, c in compiled.items()}
 
     def _compiled(self, name: str):
         """Compiled function, or the jitted one if :meth:`compile` has not run."""

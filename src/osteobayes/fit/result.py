@@ -21,6 +21,7 @@ from osteobayes.fit.nuts import Sampler
 from osteobayes.fit.run import Run, _workers, _write_json, draws_of, peak_memory_gib
 from osteobayes.model import Data, Model, likelihood
 from osteobayes.model.transform import constrain
+from osteobayes.precision import jit
 
 CHUNK = 50
 LEVEL = 0.9
@@ -42,7 +43,7 @@ def evaluate(model: Model, data: Data, sites: dict[str, Array], key: Array) -> d
 
 def map_draws(function: Callable[[Any], Any], arguments: Any, n: int, workers: int) -> Any:
     """``function`` over the leading axis in chunks, chunks side by side; NumPy out."""
-    return map_chunks(jax.jit(lambda chunk: jax.lax.map(function, chunk)), arguments, n, workers)
+    return map_chunks(jit(lambda chunk: jax.lax.map(function, chunk)), arguments, n, workers)
 
 
 def map_chunks(mapped: Callable[[Any], Any], arguments: Any, n: int, workers: int) -> Any:
@@ -206,8 +207,8 @@ def finish(run: Run, sampler: Sampler, begin: dict[str, np.ndarray], timings: di
     prior_keys = jax.random.split(jax.random.fold_in(seed, 9), settings.prior_draws)
     sites = jax.tree.map(
         lambda a, b: np.concatenate([a, b]),
-        jax.jit(jax.vmap(posterior_sites))(jnp.asarray(flat), keys),
-        jax.jit(jax.vmap(prior_sites))(prior_keys),
+        jit(jax.vmap(posterior_sites))(jnp.asarray(flat), keys),
+        jit(jax.vmap(prior_sites))(prior_keys),
     )
     # one call for both, so that the program is compiled once
     evaluated = map_draws(

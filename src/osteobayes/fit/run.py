@@ -68,7 +68,7 @@ class Settings:
     target: float = 0.9
     max_tree_depth: int = 6
     block: int = 25
-    prior_draws: int = 400
+    prior_draws: int = 1000
     grid: tuple[float, int, int, int | None] = astuple(DEFAULT_GRID)  # pyright: ignore[reportAssignmentType]
     """:class:`osteobayes.cycle.Grid`: days between outputs, outputs, solver steps in each of the first intervals, how many those are."""
     processes: int | None = None

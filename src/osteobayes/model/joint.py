@@ -29,7 +29,7 @@ from osteobayes.evidence.pack import pack as pack_evidence
 from osteobayes.model import likelihood
 from osteobayes.observe import interpolation, quadrature
 from osteobayes.observe.hazards import CellHazards, cell_hazards
-from osteobayes.precision import require_float64
+from osteobayes.precision import jit, require_float64
 from osteobayes.priors import PriorSet, Site
 
 Data = dict[str, Any]
@@ -197,7 +197,7 @@ class Model:
     @cached_property
     def compiled_log_likelihood(self):
         """Jitted :meth:`log_likelihood`."""
-        return jax.jit(lambda sites, data: self.log_likelihood(sites, data))
+        return jit(lambda sites, data: self.log_likelihood(sites, data))
 
     @cached_property
     def prior_only(self) -> tuple[str, ...]:
