@@ -30,6 +30,7 @@ from osteobayes.cycle.entry import bone_at_rest, entry_state, quasi_steady_bone
 from osteobayes.cycle.fluxes import ACTIONS
 from osteobayes.cycle.responses import down, down_to, log_positive, power, up
 from osteobayes.errors import PriorError, RegimenError
+from osteobayes.precision import jit
 from osteobayes.priors import PriorSet
 from osteobayes.schema import CANCERS
 
@@ -54,7 +55,7 @@ def prior():
 @functools.cache
 def sampler():
     priors, coords, hyper = prior()
-    return jax.jit(lambda seed: priors.values(priors.sample(jax.random.key(seed), hyper, coords), hyper))
+    return jit(lambda seed: priors.values(priors.sample(jax.random.key(seed), hyper, coords), hyper))
 
 
 def draw(seed: int) -> dict:
@@ -127,7 +128,7 @@ def healthy_derivative():
         healthy = State(one, one, one, one, one, log_N, zero, one, zero, one, zero)
         return field(healthy, no_drugs(10), p, Reference(one, one, 0.2 * one, one, one), columns)
 
-    return jax.jit(derivative)
+    return jit(derivative)
 
 
 @given(SEEDS)
@@ -158,7 +159,7 @@ def one_lesion_field():
         u = dict(zip(ACTIONS, u[:, None], strict=True))
         return jnp.stack(field(y, u, p, reference, columns)), osteoclast_loss(y, jnp.exp(y.log_N), p, u)
 
-    return jax.jit(both)
+    return jit(both)
 
 
 REAL = st.one_of(st.floats(-3, 3), st.floats(-1e30, 1e30), st.sampled_from([-3.0, -1.0, -0.0, 0.0, 1.0]))
@@ -198,7 +199,7 @@ def entry():
         again = jnp.stack([*bone_at_rest(C, Z, N, p, u)[:3]])
         return jnp.stack([d.P, d.B, d.C, d.G]), again - jnp.stack([P, B, G]), jnp.log(jnp.stack([P, B, C, G]))
 
-    return jax.jit(residual)
+    return jit(residual)
 
 
 @given(SEEDS, st.sampled_from([(0.0, 0.0), (3.0, 0.0), (0.0, 300.0), (50.0, 1e4)]))
@@ -213,12 +214,12 @@ def test_the_gradient_of_the_entry_state_is_that_of_central_differences():
     keys = [n for n in CYCLE_PARAMETERS if prior()[0][n].sampled]
     weight = jnp.asarray(np.random.default_rng(0).normal(size=(4, 5)))
 
-    @jax.jit
+    @jit
     def scalar(step, direction, values, u_bp):
         moved = values | {k: values[k] * jnp.exp(step * direction[k]) for k in keys}
         return (weight * entry()(moved, u_bp, 2.0)[2]).sum()
 
-    slope = jax.jit(jax.grad(scalar))
+    slope = jit(jax.grad(scalar))
     for seed, u_bp in ((0, 0.0), (1, 0.0), (2, 3.0), (3, 20.0)):
         values, rng = draw(seed), np.random.default_rng(seed)
         direction = {k: jnp.asarray(rng.normal(size=np.shape(values[k]))) / 5 for k in keys}
@@ -575,7 +576,7 @@ INDEX = {name: i for i, name in enumerate(CELLS)}
 def solved():
     """``solved(values) -> {cell: {curve: array}}``, one compilation."""
     arrays = pack(list(CELLS.values()), CATALOGUE, GRID)
-    run = jax.jit(lambda values, arrays: solve.trajectories(values, POTENCIES, arrays, GRID))
+    run = jit(lambda values, arrays: solve.trajectories(values, POTENCIES, arrays, GRID))
 
     def cells(values):
         path = run(values, arrays)
@@ -594,12 +595,12 @@ def cut_at_entry():
     """
     columns = Columns(jnp.ones(1), jnp.zeros(1), jnp.ones(1))
 
-    @jax.jit
+    @jit
     def start(p):
         state, reference = entry_state(p, no_drugs(1), columns)
         return jnp.concatenate(state), reference
 
-    @jax.jit
+    @jit
     def slope(x, p, reference):
         return jnp.concatenate(field(State(*x[:, None]), no_drugs(1), p, reference, columns))
 
@@ -711,7 +712,7 @@ def test_immune_parameters_act_only_with_an_immune_agent():
         path = solve.trajectories(values | moved, POTENCIES, arrays, grid)
         return {n: x for n, x in path._asdict().items() if n not in ("status", "reference")}
 
-    by = jax.jit(jax.jacfwd(curves))({n: values[n] for n in IMMUNE_PARAMETERS})
+    by = jit(jax.jacfwd(curves))({n: values[n] for n in IMMUNE_PARAMETERS})
     immune = np.asarray(arrays.column) < len(arrays.immune)
     assert immune.tolist() == [False] * 5 + [True] * 2
     for parameter in IMMUNE_PARAMETERS:

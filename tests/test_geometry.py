@@ -10,6 +10,7 @@ import scipy.stats
 
 from osteobayes.errors import OsteobayesError
 from osteobayes.fit.geometry import COMPONENT_SITES, Geometry, Point, bend, half_normal_score, log_half_normal, unbend
+from osteobayes.precision import jit
 
 
 def site(parameter, *shape, family="normal"):
@@ -66,7 +67,7 @@ def potential(geometry):
 @pytest.fixture(scope="module")
 def gaussian(geometry, potential):
     """The map made at three points, none of them a mode."""
-    gradient, hessian = jax.jit(jax.grad(potential)), jax.jit(jax.hessian(potential))
+    gradient, hessian = jit(jax.grad(potential)), jit(jax.hessian(potential))
     at = np.random.default_rng(7).normal(size=(3, geometry.size))
     return geometry.arrays([Point(x, np.asarray(gradient(x)), np.asarray(hessian(x))) for x in at])
 
@@ -108,8 +109,8 @@ def test_a_standard_deviation_with_another_prior_is_refused():
 def test_inverse_and_jacobian_are_exact(geometry, gaussian):
     rng = np.random.default_rng(4)
     first = None
-    forward, backward = jax.jit(geometry.forward), jax.jit(geometry.backward)
-    jacobian = jax.jit(jax.jacobian(lambda v: geometry.forward(v, gaussian)[0]))
+    forward, backward = jit(geometry.forward), jit(geometry.backward)
+    jacobian = jit(jax.jacobian(lambda v: geometry.forward(v, gaussian)[0]))
     for _ in range(3):
         w = jnp.asarray(rng.normal(size=geometry.size))
         x, log_det = forward(w, gaussian)
@@ -128,7 +129,7 @@ def test_a_gaussian_model_becomes_a_standard_normal_at_every_standard_deviation(
         x, log_det = geometry.forward(w, gaussian)
         return potential(x) - log_det
 
-    gradient, hessian = jax.jit(jax.grad(moved)), jax.jit(jax.hessian(moved))
+    gradient, hessian = jit(jax.grad(moved)), jit(jax.hessian(moved))
     for scale in (-3.0, 0.0, 2.0):
         w = jnp.zeros(geometry.size).at[geometry.scales].set(scale)
         np.testing.assert_allclose(gradient(w)[free], 0.0, atol=1e-7)

@@ -10,6 +10,7 @@ from numpyro.infer.util import potential_energy
 from osteobayes.errors import OsteobayesError
 from osteobayes.model.emit import numpyro_model
 from osteobayes.model.transform import constrain, unconstrain
+from osteobayes.precision import jit
 from osteobayes.priors import PriorSet
 
 
@@ -20,7 +21,7 @@ def draws(tiny_model):
 
 def test_pointwise_terms_and_priors_sum_to_the_joint_density(tiny_model, draws):
     data = tiny_model.data
-    density = jax.jit(lambda s: tiny_model.log_density(s, data))
+    density = jit(lambda s: tiny_model.log_density(s, data))
     for sites in draws:
         likelihood = sum(float(np.sum(x)) for x in tiny_model.compiled_log_likelihood(sites, data).values())
         prior = sum(float(x) for x in tiny_model.priors.log_density(sites, data["hyper"], tiny_model.coords).values())
@@ -30,7 +31,7 @@ def test_pointwise_terms_and_priors_sum_to_the_joint_density(tiny_model, draws):
 def test_numpyro_emission_has_the_same_density(tiny_model, draws):
     data = tiny_model.sampling_data
     emitted = numpyro_model(tiny_model)
-    energy = jax.jit(lambda z: potential_energy(emitted, (data,), {}, z))
+    energy = jit(lambda z: potential_energy(emitted, (data,), {}, z))
     for sites in draws:
         sampled = {n: sites[n] for n in tiny_model.sampled}
         z = unconstrain(tiny_model.sampled, sampled)
@@ -63,7 +64,7 @@ def test_prior_only_sites_have_an_exactly_zero_derivative(tiny_model, draws):
     def total(fixed, rest):
         return sum(x.sum() for x in tiny_model.log_likelihood(rest | fixed, data).values())
 
-    gradient = jax.jit(jax.grad(total))
+    gradient = jit(jax.grad(total))
     for sites in draws[:2]:
         g = gradient({n: sites[n] for n in only}, {n: x for n, x in sites.items() if n not in only})
         for name, value in g.items():
@@ -79,7 +80,7 @@ def test_informed_parameters_are_sampled(tiny_model):
 def test_weights_are_data(tiny_model, draws):
     """A weight of zero takes an outcome out of the density; nothing compiles again."""
     data = tiny_model.data
-    density = jax.jit(tiny_model.log_density)
+    density = jit(tiny_model.log_density)
     full = float(density(draws[0], data))
     weights = {f: w.at[0].set(0.0) if f == "crude" else w for f, w in data["weights"].items()}
     less = float(density(draws[0], data | {"weights": weights}))

@@ -26,6 +26,7 @@ from osteobayes.cycle import (
 )
 from osteobayes.cycle.cells import dose_times
 from osteobayes.cycle.fluxes import ACTIONS
+from osteobayes.precision import jit
 from osteobayes.priors import PriorSet
 from osteobayes.schema import CANCERS
 
@@ -56,7 +57,7 @@ def prior():
     dims = {d for p in priors.parameters.values() for d in p.dims}
     coords = {d: CANCERS if d == "cancer" else ("one",) for d in dims}
     hyper = priors.hyper(coords)
-    return priors, jax.jit(lambda seed: priors.values(priors.sample(jax.random.key(seed), hyper, coords), hyper))
+    return priors, jit(lambda seed: priors.values(priors.sample(jax.random.key(seed), hyper, coords), hyper))
 
 
 def draw(seed: int) -> dict:
@@ -108,7 +109,7 @@ def arrays():
 @pytest.fixture(scope="module")
 def forward():
     """Trajectories of the default solver: ``forward(values, arrays)``."""
-    return jax.jit(lambda values, arrays: solve.trajectories(values, POTENCIES, arrays, COARSE))
+    return jit(lambda values, arrays: solve.trajectories(values, POTENCIES, arrays, COARSE))
 
 
 @pytest.fixture(scope="module")
@@ -117,9 +118,7 @@ def default():
     runs, cells = {}, {}
     for step, grid in GRIDS.items():
         cells[step] = pack(CELLS, CATALOGUE, grid)
-        runs[step] = jax.jit(
-            jax.grad(lambda z, t, v, a, grid=grid: scalar(z, t, v, a, grid), argnums=(0, 1), has_aux=True)
-        )
+        runs[step] = jit(jax.grad(lambda z, t, v, a, grid=grid: scalar(z, t, v, a, grid), argnums=(0, 1), has_aux=True))
 
     def call(values, step):
         (gradient, by_time), path = runs[step](logs(values), TIMES, values, cells[step])
@@ -132,7 +131,7 @@ def default():
 def tight():
     """``tight(seed) -> (trajectories, gradient)``: forward mode through the adaptive reference."""
     fine = pack(CELLS, CATALOGUE, FINE)
-    run = jax.jit(jax.jacfwd(lambda z, v, a: scalar(z, TIMES, v, a, FINE, "diffrax_tight"), has_aux=True))
+    run = jit(jax.jacfwd(lambda z, v, a: scalar(z, TIMES, v, a, FINE, "diffrax_tight"), has_aux=True))
 
     @functools.cache
     def call(seed):
@@ -149,7 +148,7 @@ def value():
     @functools.cache
     def at(step):
         cells = pack(CELLS, CATALOGUE, GRIDS[step])
-        return jax.jit(lambda z, times, values: scalar(z, times, values, cells, GRIDS[step])[0])
+        return jit(lambda z, times, values: scalar(z, times, values, cells, GRIDS[step])[0])
 
     return at
 
@@ -204,7 +203,7 @@ def test_the_default_is_of_fourth_order():
     ends = []
     for substeps in (1, 2, 4):
         grid = Grid(output_days=7.0, outputs=8, substeps=substeps)
-        run = jax.jit(lambda v, a, grid=grid: solve.trajectories(v, POTENCIES, a, grid))
+        run = jit(lambda v, a, grid=grid: solve.trajectories(v, POTENCIES, a, grid))
         path = run(draw(0), pack(cells, CATALOGUE, grid))
         ends.append(np.stack([path.burden[-1], path.osteoclasts[-1], path.osteoblasts[-1], path.tgfb[-1]]))
     order = np.log2(np.abs(ends[0] - ends[1]).max() / np.abs(ends[1] - ends[2]).max())
@@ -314,7 +313,7 @@ def test_parameters_that_blow_up_do_not_raise(forward, arrays):
 
 def test_a_batch_of_draws_is_the_draws_one_by_one(forward, arrays):
     draws = [draw(seed) for seed in range(3)]
-    batch = jax.jit(jax.vmap(lambda v: solve.trajectories(v, POTENCIES, arrays, COARSE)))(
+    batch = jit(jax.vmap(lambda v: solve.trajectories(v, POTENCIES, arrays, COARSE)))(
         {n: jnp.stack([d[n] for d in draws]) for n in NAMES}
     )
     for i, values in enumerate(draws):
