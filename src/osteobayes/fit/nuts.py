@@ -7,7 +7,7 @@ Warm-up goes through the same compiled block as sampling, so no block after the 
 by NumPyro's dual averaging without its windows, which begin the search anew (at steps far too long) ten draws before the end.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -243,8 +243,13 @@ class Sampler:
         state, z, stats = jax.block_until_ready(self._compiled("block")(state, data, jnp.asarray(adapt)))
         return state, np.asarray(z), {k: np.asarray(v) for k, v in stats.items()}
 
-    def compile(self, data: Data, names: Sequence[str] = ("value_and_grad", "block")) -> None:
-        """Compile side by side; trace one after the other (NumPyro's handlers are not thread-safe)."""
+    def compile(
+        self, data: Data, names: Sequence[str] = ("value_and_grad", "block"), before: Callable[[], Any] = lambda: None
+    ) -> None:
+        """Compile side by side; trace one after the other (NumPyro's handlers are not thread-safe).
+
+        ``before`` is called between tracing and compiling the first.
+        """
         flat = jnp.zeros(self.geometry.size)
         state = jax.eval_shape(lambda: self.plain_state())
         arguments = {
@@ -252,7 +257,12 @@ class Sampler:
             "block": (state, data | {"geometry": self.geometry.empty()}, jax.ShapeDtypeStruct((), bool)),
         }
         with ThreadPoolExecutor(2) as pool:
-            compiled = {n: pool.submit(self._kernel[n].lower(*arguments[n]).compile) for n in names}
+            compiled = {}
+            for name in names:
+                lowered = self._kernel[name].lower(*arguments[name])
+                if not compiled:
+                    before()
+                compiled[name] = pool.submit(lowered.compile)
         self._kernel["compiled"] = {n: c.result() for n, c in compiled.items()}
 
     def _compiled(self, name: str):

@@ -207,8 +207,8 @@ def finish(run: Run, sampler: Sampler, begin: dict[str, np.ndarray], timings: di
     prior_keys = jax.random.split(jax.random.fold_in(seed, 9), settings.prior_draws)
     sites = jax.tree.map(
         lambda a, b: np.concatenate([a, b]),
-        jit(jax.vmap(posterior_sites))(jnp.asarray(flat), keys),
-        jit(jax.vmap(prior_sites))(prior_keys),
+        jax.vmap(posterior_sites)(jnp.asarray(flat), keys),  # not compiled as a whole: that takes three times as long
+        jax.vmap(prior_sites)(prior_keys),
     )
     # one call for both, so that the program is compiled once
     evaluated = map_draws(

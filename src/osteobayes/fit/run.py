@@ -59,7 +59,7 @@ class Settings:
     """
 
     chains: int = 4
-    draws: int = 500
+    draws: int = 700
     tune: int = 175
     seed: int = 0
     cancers: tuple[str, ...] | None = None
@@ -336,17 +336,15 @@ def _continue(run: Run, report: Report, advance: Callable[[int, int, str], None]
     report(
         f"compiling (about a minute on two cores): {sum(int(np.prod(s.shape)) for s in model.sampled.values())} sampled scalars"
     )
-    shared = run.settings.processes == 1 or jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
-    sampler.compile(data, ("value_and_grad", "block") if shared else ("value_and_grad",))
-    timings = dict(run.manifest["timings"])
-    timings["compile_s"] = timings.get("compile_s", 0.0) + time.time() - begun
-    start_file = run.path / "start.npz"
-    processes = settings.processes or 1
+    start_file, processes = run.path / "start.npz", settings.processes or 1
     with (
         in_threads(sampler, data, _workers(settings))
         if processes == 1
-        else in_processes(run.path, sampler, processes) as chains  # they start up while optima are searched for
+        else in_processes(run.path, sampler, processes) as chains  # they start up and compile beside what follows
     ):
+        sampler.compile(data, ("value_and_grad", "block") if processes == 1 else ("value_and_grad",))
+        timings = dict(run.manifest["timings"])
+        timings["compile_s"] = timings.get("compile_s", 0.0) + time.time() - begun
         if not start_file.exists():
             tick = time.time()
             report("searching for optima")

@@ -54,6 +54,9 @@ def in_threads(sampler: Sampler, data: Data, workers: int) -> Iterator[Chains]:
 def in_processes(run_folder: Path, sampler: Sampler, workers: int) -> Iterator[Chains]:
     """Each chain in turn in one of ``workers`` single-threaded processes.
 
+    They start in the background. The first compiles the block; the others, which read it from the compilation cache, wait
+    for that (without a cache each compiles its own).
+
     Raises
     ------
     RunError
@@ -69,24 +72,42 @@ def in_processes(run_folder: Path, sampler: Sampler, workers: int) -> Iterator[C
     ]
     like = jax.eval_shape(sampler.plain_state)
 
-    def ask(i: int, state: ChainState, coordinates: Arrays, adapt: bool) -> Block:
-        process = processes[i]
+    def talk(
+        process: subprocess.Popen, message: Mapping[str, np.ndarray] | None, answers: bool
+    ) -> dict[str, np.ndarray]:
         try:
-            where = {f"geometry_{k}": np.asarray(v) for k, v in coordinates.items()}
-            _send(process.stdin, state_arrays(state) | where | {"adapt": np.array(adapt)})
-            answer = _receive(process.stdout)
+            if message is not None:
+                _send(process.stdin, message)
+            return _receive(process.stdout) if answers else {}
         except (BrokenPipeError, EOFError) as error:
             code = process.wait()
             raise RunError(
                 f"{run_folder}: a sampling process ended (exit code {code}); finished blocks are kept: resume the run, "
                 "with `processes` 1 if it happens again (memory?)"
             ) from error
+
+    def start() -> None:
+        first, *others = processes
+        cached = bool(jax.config.jax_compilation_cache_dir)  # pyright: ignore[reportAttributeAccessIssue]
+        if cached:
+            talk(first, None, answers=True)
+        for process in others:
+            talk(process, {}, answers=False)
+        for process in others if cached else processes:
+            talk(process, None, answers=True)
+
+    def ask(i: int, state: ChainState, coordinates: Arrays, adapt: bool) -> Block:
+        where = {f"geometry_{k}": np.asarray(v) for k, v in coordinates.items()}
+        answer = talk(processes[i], state_arrays(state) | where | {"adapt": np.array(adapt)}, answers=True)
         stats = {k.removeprefix("stat_"): v for k, v in answer.items() if k.startswith("stat_")}
         return state_from(answer, like), answer["z"], stats
 
     with ThreadPoolExecutor(workers) as pool:
+        started = pool.submit(start)
 
         def run(states: Sequence[ChainState], coordinates: Sequence[Arrays], adapt: bool) -> list[Block]:
+            started.result()
+
             def share(i: int) -> dict[int, Block]:
                 return {c: ask(i, states[c], coordinates[c], adapt) for c in range(i, len(states), workers)}
 
@@ -121,7 +142,10 @@ def _receive(pipe: BinaryIO | Any) -> dict[str, np.ndarray]:
 
 
 def serve(run_folder: Path, worker: int) -> None:
-    """Body of a worker process: blocks of chains of a run, asked for on standard input, until that is closed."""
+    """Body of a worker process: blocks of chains of a run, asked for on standard input, until that is closed.
+
+    All but the first wait for a message before they compile; all send one when they are ready.
+    """
     pipe_in, pipe_out = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever prints does not disturb the answers
     if hasattr(os, "sched_setaffinity"):
@@ -137,7 +161,8 @@ def serve(run_folder: Path, worker: int) -> None:
     model.__dict__["prior_only"] = tuple(run.manifest["prior_only"])
     sampler = Sampler(model, settings.target, settings.max_tree_depth, settings.block)
     data = model.sampling_data
-    sampler.compile(data, names=("block",))
+    sampler.compile(data, ("block",), before=lambda: _receive(pipe_in) if worker else None)
+    _send(pipe_out, {})
     like = jax.eval_shape(sampler.plain_state)
     while True:
         try:
