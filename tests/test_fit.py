@@ -134,13 +134,24 @@ def test_the_step_size_moves_in_warm_up_only(finished):
 
 
 def test_the_metric_is_the_covariance_of_a_gaussian():
-    """Draws and curvature of the same normal law: whatever their weights, it is its covariance."""
+    """Few draws, their gradients and the curvature of one normal law: the noise of draws and gradients cancels exactly."""
     rng = np.random.default_rng(8)
     L = 0.3 * np.tril(rng.normal(size=(4, 4))) + np.eye(4)
     covariance = L @ L.T
     assert np.linalg.eigvalsh(covariance).max() < 5.0  # flatter curvature is raised to 0.2
-    draws = rng.normal(size=(4, 50_000, 4)) @ L.T
-    np.testing.assert_allclose(refreshed_metric(draws, np.linalg.inv(covariance)), covariance, rtol=0.03, atol=0.05)
+    draws = rng.normal(size=(2, 6, 4)) @ L.T
+    precision = np.linalg.inv(covariance)
+    np.testing.assert_allclose(refreshed_metric(draws, draws @ precision, precision), covariance, rtol=1e-9)
+
+
+def test_the_metric_is_wider_than_the_curvature_where_tails_are_long():
+    """A Laplace law: its variance is 2, the inverse of its mean squared gradient 1; the metric lies between, beside a normal 1."""
+    rng = np.random.default_rng(9)
+    draws = np.stack([rng.laplace(size=(4, 5000)), rng.normal(size=(4, 5000))], axis=-1)
+    gradients = np.stack([np.sign(draws[..., 0]), draws[..., 1]], axis=-1)
+    metric = refreshed_metric(draws, gradients, np.eye(2))
+    assert 1.45 < metric[0, 0] < 1.95
+    assert abs(metric[1, 1] - 1.0) < 0.05
 
 
 def test_a_finished_run_is_not_resumed_and_a_full_folder_not_overwritten(finished):

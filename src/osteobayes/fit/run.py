@@ -8,6 +8,7 @@ import resource
 import time
 import zipfile
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import cached_property
 from importlib import metadata
@@ -43,6 +44,8 @@ POINTS = 16
 """Draws of one mode at which warm-up measures the curvature of the density, at most."""
 DRAWS_A_POINT = 14
 """Draws for each of them."""
+PSEUDO_DRAWS = 50
+"""Draws that the mean curvature counts for in the metric."""
 LEARNED = "coordinates.npz"
 """File of a run with the coordinates that the first phase of warm-up found."""
 STACK = ("jax", "jaxlib", "numpyro", "numpy", "scipy", "arviz", "xarray", "diffrax", "equinox", "pymc", "pytensor")
@@ -53,14 +56,14 @@ Report = Callable[[str], None]
 class Settings:
     """Settings of a fit; stored in the manifest.
 
-    ``tune`` has three phases, two, three and two sevenths of it: the first moves in the coordinates of the Laplace approximation
+    ``tune`` has three phases, two, five and two ninths of it: the first moves in the coordinates of the Laplace approximation
     at a mode; the second in coordinates, and with a metric, made from the draws of the first; the last (and sampling) with a
     metric from the draws of both. The step size is adapted in all.
     """
 
     chains: int = 4
-    draws: int = 700
-    tune: int = 175
+    draws: int = 650
+    tune: int = 225
     seed: int = 0
     cancers: tuple[str, ...] | None = None
     starts: int = 4
@@ -83,7 +86,7 @@ class Settings:
     def warm_up(self) -> tuple[int, int, int]:
         """Iterations of each phase of the warm-up, in whole blocks."""
         blocks = self.tune / self.block
-        ends = max(1, round(2 / 7 * blocks))
+        ends = max(1, round(2 / 9 * blocks))
         return ends * self.block, max(1, round(blocks) - 2 * ends) * self.block, ends * self.block
 
     @property
@@ -438,22 +441,50 @@ def _learn(
     }
 
 
-def refreshed_metric(draws: np.ndarray, curvature: np.ndarray) -> np.ndarray:
-    """Metric of warm-up and sampling: the pooled covariance of the draws, shrunk towards the inverse of the mean Hessian.
+def _gradients(sampler: Sampler, data: Data, moved: np.ndarray, coordinates: list[Arrays], workers: int) -> np.ndarray:
+    """Gradients of the negative log density at draws in each chain's coordinates [chain, iteration, parameter]."""
+
+    def gradient(chain: int, i: int) -> np.ndarray:
+        return np.asarray(sampler.moved_value_and_grad(moved[chain, i], data | {"geometry": coordinates[chain]})[1])
+
+    chains, n, _ = moved.shape
+    with ThreadPoolExecutor(workers) as pool:
+        found = list(pool.map(gradient, np.repeat(np.arange(chains), n), np.tile(np.arange(n), chains)))
+    return np.stack(found).reshape(moved.shape)
+
+
+def _power(matrix: np.ndarray, exponent: float, low: float = 0.0, high: float = np.inf) -> np.ndarray:
+    """Power of a symmetric matrix, its eigenvalues clipped first."""
+    values, vectors = np.linalg.eigh(matrix)
+    return (vectors * np.clip(values, low, high) ** exponent) @ vectors.T
+
+
+def refreshed_metric(draws: np.ndarray, gradients: np.ndarray, curvature: np.ndarray) -> np.ndarray:
+    """Metric of warm-up and sampling from draws and gradients there.
+
+    The geometric mean of the covariance of the draws and the inverse covariance of the gradients: the noise of the two cancels
+    where the posterior is Gaussian (least Fisher divergence, as in nutpie). In coordinates where that mean is the identity a
+    Gaussian has equal draws and gradients; half the covariance of their difference is what the variance is above one, so that
+    directions with long tails get the root of that on top.
 
     Parameters
     ----------
-    draws
-        Draws in the sampler's coordinates [chain, iteration, parameter].
+    draws, gradients
+        Draws in the sampler's coordinates, and gradients of the negative log density [chain, iteration, parameter].
     curvature
-        Mean Hessian of the negative log density at some draws [parameter, parameter]; curvatures below 0.2 are raised to it.
+        Mean Hessian of the negative log density at some draws [parameter, parameter], which counts as
+        :data:`PSEUDO_DRAWS` draws; curvatures below 0.2 are raised to it.
     """
-    n = draws.shape[0] * draws.shape[1]
-    centred = (draws - draws.mean(axis=(0, 1), keepdims=True)).reshape(n, -1)
-    weight = n / (n + 5.0 * centred.shape[1])
-    values, vectors = np.linalg.eigh(curvature)
-    stiff = (vectors / np.clip(values, 0.2, 1e3)) @ vectors.T
-    return weight * (centred.T @ centred / max(n - 1, 1)) + (1.0 - weight) * stiff
+    size = draws.shape[-1]
+    x, g = (a.reshape(-1, size) - a.reshape(-1, size).mean(axis=0) for a in (draws, gradients))
+    n = len(x) + PSEUDO_DRAWS
+    covariance = (x.T @ x + PSEUDO_DRAWS * _power(curvature, -1.0, 0.2, 1e3)) / n
+    information = (g.T @ g + PSEUDO_DRAWS * _power(curvature, 1.0, 0.2, 1e3)) / n
+    root, inverse = _power(covariance, 0.5), _power(covariance, -0.5)
+    mean = root @ _power(inverse @ np.linalg.inv(information) @ inverse, 0.5) @ root
+    root, inverse = _power(mean, 0.5), _power(mean, -0.5)
+    differs = x @ inverse - g @ root
+    return root @ _power(np.eye(size) + 0.5 * differs.T @ differs / n, 0.5) @ root
 
 
 def _sample(
@@ -504,7 +535,11 @@ def _sample(
                 _savez(run.path / LEARNED, _learn(sampler, data, late, mode_of_chain, settings))
             coordinates, curvature = run.coordinates(phase), _load(run.path / LEARNED)["curvature"]
             moved = np.stack([[sampler.moved(z, g) for z in chain] for chain, g in zip(late, coordinates, strict=True)])
-            metric = [refreshed_metric(moved[mode_of_chain == m], h) for m, h in enumerate(curvature)]
+            gradients = _gradients(sampler, data, moved, coordinates, _workers(settings))
+            metric = [
+                refreshed_metric(moved[mode_of_chain == m], gradients[mode_of_chain == m], h)
+                for m, h in enumerate(curvature)
+            ]
             states = [
                 sampler.first_state(
                     moved[c, -1],
