@@ -18,13 +18,13 @@ from osteobayes.fit.nuts import Sampler
 from osteobayes.fit.run import Settings, build_model
 from osteobayes.model.transform import unconstrain
 from osteobayes.paths import shipped
-from osteobayes.precision import devices
+from osteobayes.precision import devices, jit
 
 
 def timed(name, function, *arguments, repeats):
     """Compile, then print seconds to compile and the median of the repeats in milliseconds."""
     begun = time.perf_counter()
-    compiled = jax.jit(function).lower(*arguments).compile()
+    compiled = jit(function).lower(*arguments).compile()
     compile_s = time.perf_counter() - begun
     jax.block_until_ready(compiled(*arguments))
     seconds = []

@@ -8,6 +8,7 @@ import pytest
 from osteobayes.batch import BatchError, Job, load_batch, run_batch
 from osteobayes.errors import OsteobayesError, RunError
 from osteobayes.fit import Run
+from osteobayes.fit.run import Settings
 
 
 class Engine:
@@ -75,7 +76,7 @@ def test_the_id_is_of_the_content(inputs, tmp_path):
     ]
     others.append(Job(None, inputs["data"].parent / "tight.yaml", 1, {"draws": 100}, **inputs))
     assert len({job.id for job in [base, *others]}) == 5
-    assert Job(seed=1, settings={"draws": 500}, **inputs).id == Job(seed=1, **inputs).id  # 500 is the default
+    assert Job(seed=1, settings={"draws": Settings().draws}, **inputs).id == Job(seed=1, **inputs).id  # the default
     copy = tmp_path / "datasets"
     copy.mkdir()
     (copy / "a.yaml").write_text("what: datasets\n")

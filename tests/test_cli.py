@@ -1,11 +1,14 @@
 """Verbs, exit codes and one clear message for each kind of bad input: no traceback, nothing written."""
 
+import inspect
 import json
 import shutil
 
 import pytest
 
+from osteobayes import cli
 from osteobayes.cli import app, guarded
+from osteobayes.fit.run import Settings
 from osteobayes.paths import shipped
 
 
@@ -13,6 +16,13 @@ def run(capfd, *args: str) -> tuple[int, str, str]:
     code = guarded(lambda: app(list(args)))
     out, err = capfd.readouterr()
     return code, out, " ".join(err.split())
+
+
+def test_calibrate_has_the_defaults_of_the_settings():
+    options = inspect.signature(cli.calibrate).parameters
+    assert {n: options[n].default for n in ("chains", "draws", "tune", "seed")} == {
+        n: getattr(Settings, n) for n in ("chains", "draws", "tune", "seed")
+    }
 
 
 @pytest.fixture

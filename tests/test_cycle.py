@@ -199,7 +199,7 @@ def entry():
         again = jnp.stack([*bone_at_rest(C, Z, N, p, u)[:3]])
         return jnp.stack([d.P, d.B, d.C, d.G]), again - jnp.stack([P, B, G]), jnp.log(jnp.stack([P, B, C, G]))
 
-    return jit(residual)
+    return jax.jit(residual)  # called inside other compiled functions too
 
 
 @given(SEEDS, st.sampled_from([(0.0, 0.0), (3.0, 0.0), (0.0, 300.0), (50.0, 1e4)]))
@@ -214,7 +214,7 @@ def test_the_gradient_of_the_entry_state_is_that_of_central_differences():
     keys = [n for n in CYCLE_PARAMETERS if prior()[0][n].sampled]
     weight = jnp.asarray(np.random.default_rng(0).normal(size=(4, 5)))
 
-    @jit
+    @jax.jit
     def scalar(step, direction, values, u_bp):
         moved = values | {k: values[k] * jnp.exp(step * direction[k]) for k in keys}
         return (weight * entry()(moved, u_bp, 2.0)[2]).sum()

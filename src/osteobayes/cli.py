@@ -140,10 +140,11 @@ def calibrate(
     """Fit the model to published trials and predict therapy combinations."""
     _start()
     from osteobayes.fit import calibrate as fit
+    from osteobayes.fit.run import Settings
 
     bar = _Bar()
     block = max(1, min(25, draws, tune // 3 or 1))
-    prior_draws = max(50, min(1000, draws * chains))
+    prior_draws = max(50, min(Settings.prior_draws, draws * chains))
     starts = 4 if draws >= 100 else 2
     try:
         run = fit(

@@ -111,9 +111,14 @@ def enable_compile_cache(folder: str | os.PathLike[str] | None = None) -> Path |
 def jit[**P, R](function: Callable[P, R]) -> Callable[P, R]:
     """``jax.jit`` for the package's large programs, with the compiler's settings for them. Starts the backend.
 
-    On a CPU LLVM optimises at level 1 instead of 3: the programs are thousands of loops over some forty numbers, which
-    vectorise at either level. Level 3 took twice as long to compile them, and made the gradient a fifth slower
-    (``docs/design/step1.md`` has the figures). Not for a function that is called inside another compiled one.
+    On a CPU LLVM optimises at level 1 instead of 3: the programs are thousands of loops over some forty numbers. Level 3 took
+    nearly twice as long to compile them, and the gradient a third longer to run (``docs/design/step1.md`` has the figures).
+
+    Parameters
+    ----------
+    function
+        A function of arrays that is not called inside another compiled one (JAX raises ValueError there: compiler settings
+        are for outermost functions).
     """
     options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
     return jax.jit(function, compiler_options=options)  # pyright: ignore[reportReturnType]

@@ -463,9 +463,9 @@ def refreshed_metric(draws: np.ndarray, gradients: np.ndarray, curvature: np.nda
     """Metric of warm-up and sampling from draws and gradients there.
 
     The geometric mean of the covariance of the draws and the inverse covariance of the gradients: the noise of the two cancels
-    where the posterior is Gaussian (least Fisher divergence, as in nutpie). In coordinates where that mean is the identity a
-    Gaussian has equal draws and gradients; half the covariance of their difference is what the variance is above one, so that
-    directions with long tails get the root of that on top.
+    where the posterior is Gaussian (the metric of least Fisher divergence: Seyboldt, Carlson and Carpenter 2026, as in nutpie).
+    In coordinates where that mean is the identity a Gaussian has equal draws and gradients; half the covariance of their
+    difference is what the variance is above one, so that directions with long tails get the root of that on top.
 
     Parameters
     ----------
@@ -474,6 +474,11 @@ def refreshed_metric(draws: np.ndarray, gradients: np.ndarray, curvature: np.nda
     curvature
         Mean Hessian of the negative log density at some draws [parameter, parameter], which counts as
         :data:`PSEUDO_DRAWS` draws; curvatures below 0.2 are raised to it.
+
+    Returns
+    -------
+    array
+        Inverse mass matrix [parameter, parameter], positive definite.
     """
     size = draws.shape[-1]
     x, g = (a.reshape(-1, size) - a.reshape(-1, size).mean(axis=0) for a in (draws, gradients))

@@ -72,13 +72,10 @@ def in_processes(run_folder: Path, sampler: Sampler, workers: int) -> Iterator[C
     ]
     like = jax.eval_shape(sampler.plain_state)
 
-    def talk(
-        process: subprocess.Popen, message: Mapping[str, np.ndarray] | None, answers: bool
-    ) -> dict[str, np.ndarray]:
+    @contextmanager
+    def alive(process: subprocess.Popen) -> Iterator[None]:
         try:
-            if message is not None:
-                _send(process.stdin, message)
-            return _receive(process.stdout) if answers else {}
+            yield
         except (BrokenPipeError, EOFError) as error:
             code = process.wait()
             raise RunError(
@@ -86,19 +83,27 @@ def in_processes(run_folder: Path, sampler: Sampler, workers: int) -> Iterator[C
                 "with `processes` 1 if it happens again (memory?)"
             ) from error
 
+    def ready(process: subprocess.Popen) -> None:
+        with alive(process):
+            _receive(process.stdout)
+
     def start() -> None:
         first, *others = processes
         cached = bool(jax.config.jax_compilation_cache_dir)  # pyright: ignore[reportAttributeAccessIssue]
         if cached:
-            talk(first, None, answers=True)
+            ready(first)
         for process in others:
-            talk(process, {}, answers=False)
+            with alive(process):
+                _send(process.stdin, {})
         for process in others if cached else processes:
-            talk(process, None, answers=True)
+            ready(process)
 
     def ask(i: int, state: ChainState, coordinates: Arrays, adapt: bool) -> Block:
+        process = processes[i]
         where = {f"geometry_{k}": np.asarray(v) for k, v in coordinates.items()}
-        answer = talk(processes[i], state_arrays(state) | where | {"adapt": np.array(adapt)}, answers=True)
+        with alive(process):
+            _send(process.stdin, state_arrays(state) | where | {"adapt": np.array(adapt)})
+            answer = _receive(process.stdout)
         stats = {k.removeprefix("stat_"): v for k, v in answer.items() if k.startswith("stat_")}
         return state_from(answer, like), answer["z"], stats
 
@@ -144,7 +149,7 @@ def _receive(pipe: BinaryIO | Any) -> dict[str, np.ndarray]:
 def serve(run_folder: Path, worker: int) -> None:
     """Body of a worker process: blocks of chains of a run, asked for on standard input, until that is closed.
 
-    All but the first wait for a message before they compile; all send one when they are ready.
+    All but the first wait for a message before they compile; all send one when they have compiled.
     """
     pipe_in, pipe_out = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever prints does not disturb the answers
