@@ -34,7 +34,7 @@ def small(family="halfnormal", growth="normal"):
     priors = {
         "effect": parameter("effect_sd"), "growth": parameter("growth_sd", "cancer", family=growth), "other": parameter(),
     } | {n: parameter(sd=sd) for n, sd in SD.items()}  # fmt: skip
-    packed = SimpleNamespace(arms={})
+    packed = SimpleNamespace(arms={}, data={})
     return Geometry(SimpleNamespace(sampled=sampled, priors=priors, packed=packed))  # pyright: ignore[reportArgumentType]
 
 
@@ -173,7 +173,7 @@ def mixing():
         cell=np.array([[0, 0], [1, 2], [1, 2]]), weight=np.array([[1.0, 0.0], [0.5, 0.5], [0.4, 0.6]])
     )
     packed = SimpleNamespace(
-        arms={"SRE": arms}, coords={"cancer": cancers}, cells=[SimpleNamespace(cancer=c) for c in cancers]
+        data={}, arms={"SRE": arms}, coords={"cancer": cancers}, cells=[SimpleNamespace(cancer=c) for c in cancers]
     )
     return Geometry(SimpleNamespace(sampled=sampled, priors={n: parameter() for n in sampled}, packed=packed))  # pyright: ignore[reportArgumentType]
 

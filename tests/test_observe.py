@@ -296,7 +296,7 @@ def test_median_density_and_not_reached_add_up_to_one():
         rows = jax.vmap(lambda x, q, p, r=r, n=n: median.log_lik_reached(*median_row_core(r, n, stay), x, q, p))(
             jnp.asarray(xs), jnp.asarray([quadrature(T, x) for x in xs]), jnp.asarray([interpolation(T, x) for x in xs])
         )
-        left = np.exp(median.log_lik_not_reached(*median_row_core(r, n, stay), end))
+        left = np.exp(median.log_lik_not_reached(*median_row_core(r, n, stay), end, interpolation(T, end)))
         assert np.trapezoid(np.exp(rows), xs) + left == pytest.approx(1.0, abs=0.01)
 
 
@@ -351,7 +351,7 @@ def test_median_replicates_follow_the_likelihood():
     stay = jnp.exp(-0.2 * jnp.asarray(T))
     core = median_row_core(0.5, 150.0, stay)
     x, reached = jax.jit(jax.vmap(lambda k: median.simulate(k, *core, last=1.8)))(KEYS)
-    chance = np.exp(median.log_lik_not_reached(*core, 1.8))
+    chance = np.exp(median.log_lik_not_reached(*core, 1.8, interpolation(T, 1.8)))
     assert abs(1 - reached.mean() - chance) < 4.5 * np.sqrt(chance / 4000)
     np.testing.assert_allclose(x[~reached], 1.8)
     seen = np.asarray(x[reached][:400])

@@ -167,7 +167,7 @@ def test_kaplan_meier_median(name):
     x = trials(np.random.default_rng(13), count, n, hazard, death, theta)
     _, _, obs = curves((flat(hazard),), death, theta, False)
     lam, y = obs.hazard[0, 0], obs.at_risk[0] * STAY
-    missed = np.exp(float(median.log_lik_not_reached(lam, y, n, T, HORIZON)))
+    missed = np.exp(float(median.log_lik_not_reached(lam, y, n, T, HORIZON, interpolation(T, HORIZON))))
     assert abs(np.isnan(x).mean() - missed) < 0.05
     seen = x[~np.isnan(x)][:2000]
     q = jnp.asarray([quadrature(T, v) for v in seen])

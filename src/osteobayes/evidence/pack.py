@@ -28,19 +28,24 @@ ONSET_YEARS = np.concatenate([[0.0], np.geomspace(0.01, 9.0, 90)])
 class Arms(NamedTuple):
     """Arms of one kind; members are padded with weight 0.
 
-    Effect indices count from 1 into the study-effect vectors; 0 means no effect.
+    Effect indices count from 1 into the study-effect vectors; 0 means no effect. Arms share few event definitions.
     """
 
+    counted: Float[Array, "definition component"]
+    detection: Float[Array, "definition detection"]
+    definition: Int[Array, " arm"]
     cell: Int[Array, "arm member"]
     weight: Float[Array, "arm member"]
-    counted: Float[Array, "arm component"]
-    detection: Float[Array, "arm detection"]
     sre_effect: Int[Array, " arm"]
     death_effect: Int[Array, " arm"]
     progression_effect: Int[Array, " arm"]
     contrast: Int[Array, " arm"]
     dropout: Int[Array, " arm"]
     administrative: Float[Array, "arm time"]
+
+    def at(self, arms: Int[Array, " row"]) -> "Arms":
+        """Some of the arms, in the order asked for."""
+        return Arms(*self[:2], *(x[arms] for x in self[2:]))
 
 
 class Crude(NamedTuple):
@@ -391,24 +396,26 @@ def _arms(b: _Builder, kind: str) -> Arms:
     t = b.grid.years
     frame = b.evidence.outcomes
     columns: list[tuple] = []
+    definitions: list[tuple[tuple[float, ...], tuple[float, ...]]] = []
     members: list[list[tuple[int, float]]] = []
     for study_id, arm_id, definition in b.arms[kind]:
         study = b.evidence.studies[study_id]
         registry = study.design == "registry"
         members.append([(b.cell(c, r or "placebo", study), w) for c, r, w in study.members(arm_id)])
-        counted, detection = np.zeros(len(COMPONENTS)), np.zeros(len(DETECTIONS))
-        if definition:
-            event = study.events[definition]
-            counted[[COMPONENTS.index(c) for c in event.components]] = 1.0
-            detection[DETECTIONS.index(event.detection)] = 1.0
+        event = study.events[definition] if definition else None
+        counts = (
+            tuple(float(event is not None and c in event.components) for c in COMPONENTS),
+            tuple(float(event is not None and d == event.detection) for d in DETECTIONS),
+        )
+        if counts not in definitions:
+            definitions.append(counts)
         treated = study.design == "randomised" and arm_id not in reference_arm(study, frame)
         pooled = bool(study.arm(arm_id).overlaps) and arm_id not in set(
             frame.loc[frame["study"] == study_id, "arm"][frame["versus"] != ""]
         )
         columns.append(
             (
-                counted,
-                detection,
+                definitions.index(counts),
                 b.effect("study_registry", f"{study_id} SRE") if registry and definition else 0,
                 0 if registry else (b.effect("study_sre", study_id) if definition else 0),
                 b.death_effect(study_id),
@@ -428,19 +435,15 @@ def _arms(b: _Builder, kind: str) -> Arms:
         cell[i, len(m) :] = m[0][0]
     if not columns:
         empty = np.zeros(0, dtype=np.int32)
-        return Arms(
-            cell,
-            weight,
-            np.zeros((0, len(COMPONENTS))),
-            np.zeros((0, len(DETECTIONS))),
-            *[empty] * 5,
-            np.zeros((0, len(t))),
-        )
-    counted, detection, r_sre, sre, os_, pfs, contrast, dropout, admin = _stack(columns)
+        none = np.zeros((0, len(COMPONENTS))), np.zeros((0, len(DETECTIONS)))
+        return Arms(*none, empty, cell, weight, *[empty] * 5, np.zeros((0, len(t))))
+    counted, detection = (np.asarray(x) for x in zip(*definitions, strict=True))
+    definition, r_sre, sre, os_, pfs, contrast, dropout, admin = _stack(columns)
     # effects of registries stand behind those of the trials in one vector
     return Arms(
-        cell, weight, counted, detection, _joined(sre, r_sre), os_.astype(np.int32), pfs, contrast, dropout, admin
-    )
+        counted, detection, definition.astype(np.int32), cell, weight, _joined(sre, r_sre), os_.astype(np.int32), pfs,
+        contrast, dropout, admin,
+    )  # fmt: skip
 
 
 def _joined(trial: np.ndarray, registry: np.ndarray) -> np.ndarray:

@@ -7,8 +7,8 @@ et al. 2007, Stat Sci 22:59). Here the effects are centred and scaled by what a 
 that it is correlated with. The map is exact (its Jacobian is accounted for): it changes the cost, not the law.
 
 The approximation is first that of Laplace at a mode; after the first phase of warm-up it is the mean over draws of the
-density's curvature (natural parameters averaged, as in Opper and Archambeau 2009, Neural Comput 21:786). Deviations of log
-rates between cancers are bent on top of it (:attr:`Geometry.bent`): their posterior is Gaussian on one side only.
+density's curvature (natural parameters averaged, as in Opper and Archambeau 2009, Neural Comput 21:786). Log rates that may
+be near zero are bent on top of it (:attr:`Geometry.bent`): their posterior is Gaussian on one side only.
 
 Two maps ``z -> x`` go before it. Half-normal sites are sampled on the scale where their prior is standard normal (on the log
 scale a half-normal has a long tail to the left). Two cancers that stand only in mixed arms (lung and other solid tumours in the
@@ -16,7 +16,7 @@ shipped evidence) are informed through the sum of their hazards, a curved ridge 
 baselines and component ratios are exchanged for log sums and log ratios of their component hazards (volume is preserved).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -119,7 +119,7 @@ class Geometry:
 
     @cached_property
     def effects(self) -> np.ndarray:
-        """Positions of the effects; then those of :attr:`bent`; then the means of pooled ones."""
+        """Positions of the effects; then those of :attr:`bent` (not all of them effects); then the means of pooled ones."""
         pairs = [pair for group in self._effects.values() for pair in group]
         every = np.concatenate([np.zeros(0, dtype=int), *(members for members, _ in pairs)])
         means = [mean for _, mean in pairs if mean is not None]
@@ -133,28 +133,64 @@ class Geometry:
 
     @cached_property
     def bent(self) -> np.ndarray:
-        """Positions of the deviations of log rates that cancers share.
+        """Positions of log rates, and of logits of small shares, that the data may fail to tell from none at all.
 
-        A rate acts on the data by its size, so the data say nothing of its logarithm once it is near zero: the posterior of a
-        deviation is a plateau to the left, as wide as the prior given its standard deviation, with a wall to the right.
+        A rate acts on the data by its size, so the data say nothing of its logarithm once it is near zero: the posterior is a
+        plateau to the left, as wide as the prior, with a wall to the right. So it is with deviations of log rates that cancers
+        share; with the death baseline of a cancer whose survival is not fitted (a competing risk of its skeletal events); and
+        with the share at diagnosis of a cancer of which only the curve after it is.
         """
-        log_rates = [
+        deviations = [
             members
             for group in self._effects.values()
             for members, mean in group
             if mean is not None and self._parameter_at(members[0]).family == "lognormal"
         ]
-        return np.unique(np.concatenate(log_rates)) if log_rates else np.zeros(0, dtype=int)
+        unseen = [
+            i for i in (*self._deaths_unseen, *self._diagnoses_unseen) if self._parameter_at(i).family == "normal"
+        ]
+        return np.unique(np.concatenate([*deviations, unseen]).astype(int))
+
+    @cached_property
+    def _deaths_unseen(self) -> np.ndarray:
+        """Positions of the death baselines of cancers with fitted skeletal events and no fitted survival."""
+        packed = self.model.packed
+        if "SRE" not in packed.arms or "death_baseline" not in self._index:
+            return np.zeros(0, dtype=int)
+
+        def cancers(kind: str, arms: Iterable[int]) -> set[str]:
+            table = packed.arms[kind]
+            return {
+                packed.cells[c].cancer for a in arms for c, w in zip(table.cell[a], table.weight[a], strict=True) if w
+            }
+
+        rows = [packed.data[f]["OS"] for f in ("median", "hazard_ratio") if "OS" in packed.data.get(f, {})]
+        seen = [int(a) for r in rows for n in ("arm", "treated", "reference") for a in getattr(r, n, ())]
+        unseen = cancers("SRE", range(len(packed.arms["SRE"].cell))) - cancers("OS", seen)
+        return self._index["death_baseline"][[c in unseen for c in packed.coords["cancer"]]]
+
+    @cached_property
+    def _diagnoses_unseen(self) -> np.ndarray:
+        """Positions of the shares at diagnosis of cancers of which a curve is fitted and no such share."""
+        data = self.model.packed.data
+        if "incidence_curve" not in data or "onset_at_diagnosis" not in self._index:
+            return np.zeros(0, dtype=int)
+        seen = data["incidence"].onset[data["incidence"].metachronous == 0] if "incidence" in data else []
+        return self._index["onset_at_diagnosis"][np.setdiff1d(data["incidence_curve"].onset, seen)]
 
     def _parameter_at(self, position: int):
         name = next(n for n, i in self._index.items() if position in i)
         return self.model.priors[self.model.sampled[name].parameter]
 
-    @cached_property
-    def _scale_of_bent(self) -> np.ndarray:
-        """The standard deviation of each bent effect, as a place in :attr:`scales`."""
+    def _log_width(self, scores: Float[Array, " scale"]) -> Float[Array, " bent"]:
+        """Log of the prior standard deviation of each bent coordinate, given the normal scores of the standard deviations."""
+        log_sd = log_half_normal(scores) + self._log_scales
         groups = [self._effects[n] for n in sorted(self._effects)]
-        return np.array([k for p in self.bent for k, g in enumerate(groups) if any(p in m for m, _ in g)], dtype=int)
+        widths = []
+        for p in self.bent:
+            scale = [k for k, g in enumerate(groups) if any(p in m for m, _ in g)]
+            widths.append(log_sd[scale[0]] if scale else jnp.log(self._parameter_at(p).sd or 1.0))
+        return jnp.stack(widths) if widths else jnp.zeros(0)
 
     @cached_property
     def rest(self) -> np.ndarray:
@@ -324,8 +360,7 @@ class Geometry:
 
     def _ratio(self, scores: Array, R: Array) -> Array:
         """Of each bent effect: width of its prior over that of its approximate posterior, given mean and standard deviation."""
-        log_sd = log_half_normal(scores) + self._log_scales
-        return jnp.exp(log_sd[self._scale_of_bent]) * jnp.diagonal(R)[self._bent_slice]
+        return jnp.exp(self._log_width(scores)) * jnp.diagonal(R)[self._bent_slice]
 
     def backward(self, x: Float[Array, " n"], g: Arrays) -> Float[Array, " n"]:
         """``w(x)``."""

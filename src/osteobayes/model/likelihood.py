@@ -66,14 +66,30 @@ def stay(arms: Arms, values: Mapping[str, Array], effects: Mapping[str, Array], 
     return arms.administrative * jnp.exp(-dropout[:, None] * t)
 
 
+def counted_levels(
+    arms: Arms, cells: CellHazards, values: Mapping[str, Array], effects: Mapping[str, Array]
+) -> tuple[Float[Array, "definition component"], Float[Array, "arm member"]]:
+    """Ascertainment of the counted components by event definition, and the level of each arm member's hazards."""
+    baseline = values["sre_baseline"][cells.cancer[arms.cell]] + effects["sre"][arms.sre_effect][:, None]
+    level = sre_level(baseline, values) * jnp.exp(effects["contrast"][arms.contrast])[:, None]
+    return arms.counted * ascertainment(arms.detection, values), level
+
+
 def component_hazards(
     arms: Arms, cells: CellHazards, values: Mapping[str, Array], effects: Mapping[str, Array]
 ) -> Float[Array, "arm member component time"]:
     """Hazards of the counted components of SRE arms after study effects and ascertainment."""
-    baseline = values["sre_baseline"][cells.cancer[arms.cell]] + effects["sre"][arms.sre_effect][:, None]
-    level = sre_level(baseline, values) * jnp.exp(effects["contrast"][arms.contrast])[:, None]
-    factor = arms.counted * ascertainment(arms.detection, values)
-    return cells.sre[arms.cell] * (factor[:, None, :] * level[:, :, None])[..., None]
+    factor, level = counted_levels(arms, cells, values, effects)
+    return cells.sre[arms.cell] * (factor[arms.definition][:, None, :] * level[:, :, None])[..., None]
+
+
+def total_hazards(
+    arms: Arms, cells: CellHazards, values: Mapping[str, Array], effects: Mapping[str, Array]
+) -> Float[Array, "arm member time"]:
+    """Sum of :func:`component_hazards`, by way of the few distinct event definitions."""
+    factor, level = counted_levels(arms, cells, values, effects)
+    by_definition = jnp.einsum("dk,ckt->dct", factor, cells.sre)
+    return by_definition[arms.definition[:, None], arms.cell] * level[..., None]
 
 
 def member_death(arms: Arms, cells: CellHazards, effects: Mapping[str, Array], treated: bool = False) -> Array:
@@ -86,7 +102,7 @@ def member_death(arms: Arms, cells: CellHazards, effects: Mapping[str, Array], t
 
 def sre_curves(arms: Arms, cells: CellHazards, values, effects, t: Array) -> Curves:
     """First skeletal event: Kaplan-Meier hazard and at-risk share (deaths censored)."""
-    total = component_hazards(arms, cells, values, effects).sum(axis=2, keepdims=True)
+    total = total_hazards(arms, cells, values, effects)[:, :, None]
     obs = jax.vmap(lambda h, d: observable(h, d, values["frailty"], t))(total, member_death(arms, cells, effects))
     hazard, at_risk = jax.vmap(mixed_hazard)(obs, arms.weight)
     return Curves(hazard[:, 0], at_risk, obs.hazard[:, :, 0], obs.at_risk, stay(arms, values, effects, t))
@@ -105,12 +121,18 @@ def progression_curves(arms: Arms, cells: CellHazards, values, effects, t: Array
     coarse = t[::PROGRESSION_STRIDE]
     growth = cells.growth[arms.cell][..., ::PROGRESSION_STRIDE]
     law = jax.vmap(jax.vmap(lambda y: progression.hazard(y, coarse, values["progression_heterogeneity"])[0]))
-    fine = jax.vmap(jax.vmap(lambda h: jnp.interp(t, coarse, h)))(law(growth))
+    fine = law(growth) @ _between(t.shape[0])
     level = jnp.exp(effects["progression"][arms.progression_effect] + effects["contrast"][arms.contrast])
     hazard = fine * level[:, None, None] + member_death(arms, cells, effects)
     free = jnp.exp(-cumulative(hazard, t))
     mixed, at_risk = jax.vmap(mixed_death)(hazard, free, arms.weight)
     return Curves(mixed, at_risk, hazard, free, stay(arms, values, effects, t))
+
+
+def _between(times: int) -> Float[np.ndarray, "coarse time"]:
+    """Weights of linear interpolation from every :data:`PROGRESSION_STRIDE`-th time of a uniform grid to all."""
+    coarse = np.arange(0, times, PROGRESSION_STRIDE)
+    return np.stack([np.interp(np.arange(times), coarse, one) for one in np.eye(len(coarse))])
 
 
 CURVES = {"SRE": sre_curves, "OS": death_curves, "PFS": progression_curves}
@@ -152,14 +174,14 @@ def expected(
         out["crude"] = {"p": p, "n": r.n}
     if "split" in rows:
         r = rows["split"]
-        a = jax.tree.map(lambda x: x[r.arm], arms["SRE"])
+        a = arms["SRE"].at(r.arm)
         hazard, death = component_hazards(a, cells, values, effects), member_death(a, cells, effects)
         obs = jax.vmap(lambda h, d: observable(h, d, values["frailty"], t))(hazard, death)
         first = jax.vmap(crude.first_event)(obs, a.weight, curves["SRE"].stay[r.arm], r.quadrature)
         out["split"] = {"shares": jax.vmap(split.expected)(first), "total": r.total}
     if "completion" in rows:
         r = rows["completion"]
-        a = jax.tree.map(lambda x: x[r.arm], arms["OS"])
+        a = arms["OS"].at(r.arm)
         dropout = jnp.exp(-values["dropout"] * jnp.exp(effects["dropout"][a.dropout]) * r.years)
         p = jax.vmap(completion.expected)(curves["OS"].member_at_risk[r.arm], a.weight, dropout, r.interpolation)
         out["completion"] = {"p": p, "n": r.n}
@@ -183,6 +205,11 @@ def expected(
         out["median"]["t"] = jnp.broadcast_to(t, out["median"]["y"].shape)
     if "hazard_ratio" in rows:
         blocks = []
+        residuals = {}
+        if "crude" in out:
+            residuals["crude"] = crude.residual(observed["crude"], out["crude"]["n"], out["crude"]["p"])
+        if "median" in out:
+            residuals["median"] = median_residual(observed["median"], out["median"])
         for kind, r in rows["hazard_ratio"].items():
             c, weight = curves[kind], arms[kind].weight
             y1 = c.member_at_risk[r.treated] * c.stay[r.treated][:, None]
@@ -199,11 +226,9 @@ def expected(
             z = jnp.zeros_like(b)
             rho = r.has_crude * contrast.RHO_CRUDE + r.has_median * RHO_MEDIAN[kind]
             if "crude" in out:
-                residual = crude.residual(observed["crude"], out["crude"]["n"], out["crude"]["p"])
-                z = jnp.where(r.has_crude > 0, residual[r.crude], z)
+                z = jnp.where(r.has_crude > 0, residuals["crude"][r.crude], z)
             if "median" in out:
-                residual = median_residual(observed["median"], out["median"])
-                z = jnp.where(r.has_median > 0, residual[r.median], z)
+                z = jnp.where(r.has_median > 0, residuals["median"][r.median], z)
             rho = jnp.clip(
                 rho * jnp.sqrt(2.0 * r.allocation), -0.9, 0.9
             )  # the reference arm's share of the contrast's variance
@@ -211,7 +236,7 @@ def expected(
         out["hazard_ratio"] = jax.tree.map(lambda *x: jnp.concatenate(x), *blocks)
     if "rate" in rows:
         r = rows["rate"]
-        a = jax.tree.map(lambda x: x[r.arm], arms["SRE"])
+        a = arms["SRE"].at(r.arm)
         hazard, death = component_hazards(a, cells, values, effects), member_death(a, cells, effects)
         mean = jax.vmap(lambda h, d, w, g, q: rate.mean_rate(h, d, values["frailty"], w, g, q, t))(
             hazard, death, a.weight, curves["SRE"].stay[r.arm], r.quadrature
