@@ -196,21 +196,54 @@ def test_mixed_cancers_are_sampled_by_the_sums_and_ratios_of_their_component_haz
         assert abs(np.linalg.slogdet(jax.jacobian(mixing.mix)(u))[1]) < 1e-12
 
 
-def test_the_whole_map_of_mixed_cancers_is_exact(mixing):
+@pytest.fixture(scope="module")
+def unseen():
+    """Breast with skeletal events alone, lung with survival too; shares at diagnosis of breast, of lung only the curve."""
+    sampled = {n: site(n, 2) for n in ("death_baseline", "onset_at_diagnosis", "sre_baseline")} | {"other": site("other")}
+    arms = SimpleNamespace(cell=np.array([[0, 0], [1, 1]]), weight=np.array([[1.0, 0.0], [1.0, 0.0]]))
+    data = {
+        "median": {"OS": SimpleNamespace(arm=np.array([1]))},
+        "incidence": SimpleNamespace(onset=np.array([0, 1]), metachronous=np.array([0.0, 1.0])),
+        "incidence_curve": SimpleNamespace(onset=np.array([0, 1])),
+    }
+    cancers = ("breast", "lung")
+    packed = SimpleNamespace(
+        arms={"SRE": arms, "OS": arms}, data=data, coords={"cancer": cancers},
+        cells=[SimpleNamespace(cancer=c) for c in cancers],
+    )  # fmt: skip
+    priors = {n: parameter(sd=1.5) for n in sampled}
+    return Geometry(SimpleNamespace(sampled=sampled, priors=priors, packed=packed))  # pyright: ignore[reportArgumentType]
+
+
+def test_log_rates_that_no_number_of_their_own_informs_are_bent(unseen):
+    """Death of breast (position 0), share at diagnosis of lung (position 3): nothing else."""
+    assert unseen.bent.tolist() == [0, 3]
+    assert unseen.effects.tolist() == [0, 3] and set(unseen.rest) == {1, 2, 4, 5, 6}
+    n, x = unseen.size, np.zeros(unseen.size)
+    _, R = unseen._given(jnp.zeros(0), arrays := unseen.arrays([Point(x, np.zeros(n), np.eye(n) * 4.0)]))
+    np.testing.assert_allclose(unseen._ratio(jnp.zeros(0), R), 1.5 * 2.0)  # prior 1.5 wide, curvature 4
+    w = jnp.zeros(n).at[0].set(-9.0)
+    step = unseen.forward(w, arrays)[0] - unseen.forward(w + 1e-3, arrays)[0]
+    np.testing.assert_allclose(step[0], -1.5e-3, rtol=0.01)  # far to the left a unit is a prior standard deviation
+
+
+@pytest.mark.parametrize("which", ["mixing", "unseen"])
+def test_the_whole_map_is_exact(which, request):
+    geometry = request.getfixturevalue(which)
     rng = np.random.default_rng(6)
-    n = mixing.size
+    n = geometry.size
     x, L = rng.normal(size=n), rng.normal(size=(n, n))
-    arrays = mixing.arrays([Point(x, rng.normal(size=n), L @ L.T + np.eye(n))])
+    arrays = geometry.arrays([Point(x, rng.normal(size=n), L @ L.T + np.eye(n))])
 
     def unconstrained(w):
-        x, first = mixing.forward(w, arrays)
-        z, second = mixing.values(x)
+        x, first = geometry.forward(w, arrays)
+        z, second = geometry.values(x)
         return z, first + second
 
     differences = []
     for _ in range(3):
         w = jnp.asarray(rng.normal(size=n))
         z, log_det = unconstrained(w)
-        np.testing.assert_allclose(mixing.backward(mixing.coordinates(z), arrays), w, atol=1e-9)
+        np.testing.assert_allclose(geometry.backward(geometry.coordinates(z), arrays), w, atol=1e-9)
         differences.append(np.linalg.slogdet(jax.jacobian(lambda v: unconstrained(v)[0])(w))[1] - log_det)
     np.testing.assert_allclose(differences, differences[0], atol=1e-9)
