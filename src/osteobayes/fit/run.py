@@ -62,13 +62,13 @@ class Settings:
     """
 
     chains: int = 4
-    draws: int = 550
+    draws: int = 700
     tune: int = 225
     seed: int = 0
     cancers: tuple[str, ...] | None = None
     starts: int = 4
     search_iterations: int = 400
-    target: float = 0.9
+    target: float = 0.85
     max_tree_depth: int = 6
     block: int = 25
     prior_draws: int = 1000
