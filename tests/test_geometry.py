@@ -199,7 +199,9 @@ def test_mixed_cancers_are_sampled_by_the_sums_and_ratios_of_their_component_haz
 @pytest.fixture(scope="module")
 def unseen():
     """Breast with skeletal events alone, lung with survival too; shares at diagnosis of breast, of lung only the curve."""
-    sampled = {n: site(n, 2) for n in ("death_baseline", "onset_at_diagnosis", "sre_baseline")} | {"other": site("other")}
+    sampled = {n: site(n, 2) for n in ("death_baseline", "onset_at_diagnosis", "sre_baseline")} | {
+        "other": site("other")
+    }
     arms = SimpleNamespace(cell=np.array([[0, 0], [1, 1]]), weight=np.array([[1.0, 0.0], [1.0, 0.0]]))
     data = {
         "median": {"OS": SimpleNamespace(arm=np.array([1]))},
