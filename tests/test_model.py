@@ -8,10 +8,14 @@ from jax.flatten_util import ravel_pytree
 from numpyro.infer.util import potential_energy
 
 from osteobayes.errors import OsteobayesError
+from osteobayes.evidence.pack import Arms
+from osteobayes.model import likelihood
 from osteobayes.model.emit import numpyro_model
 from osteobayes.model.transform import constrain, unconstrain
+from osteobayes.observe.hazards import CellHazards
 from osteobayes.precision import jit
 from osteobayes.priors import PriorSet
+from osteobayes.schema import COMPONENTS
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +122,31 @@ def test_flat_order_is_the_template_order(tiny_model):
     sampler = Sampler(tiny_model, block=10)
     flat, _ = ravel_pytree(sampler.template)
     assert flat.size == sum(int(np.prod(s.shape)) for s in tiny_model.sampled.values())
+
+
+def test_total_hazards_are_the_sum_of_the_components():
+    """By event definition (three for four arms) and component by component; members of one arm in different cells."""
+    rng = np.random.default_rng(11)
+    definitions, arms, cells = 3, 4, 5
+    zero = jnp.zeros(arms, dtype=int)
+    of = Arms(
+        counted=jnp.asarray(rng.integers(0, 2, (definitions, len(COMPONENTS))).astype(float)),
+        detection=jnp.eye(3), definition=jnp.array([0, 2, 1, 2]), cell=jnp.array([[0, 1], [2, 2], [3, 4], [4, 0]]),
+        weight=jnp.full((arms, 2), 0.5), sre_effect=jnp.array([1, 0, 2, 1]), death_effect=zero, progression_effect=zero,
+        contrast=jnp.array([0, 1, 0, 1]), dropout=zero, administrative=jnp.ones((arms, 7)),
+    )  # fmt: skip
+    hazards = CellHazards(
+        jnp.asarray(rng.gamma(2.0, size=(cells, len(COMPONENTS), 7))), jnp.ones((cells, 7)), jnp.ones((cells, 7)),
+        jnp.array([0, 1, 0, 1, 1]),
+    )  # fmt: skip
+    values = {
+        "sre_baseline": jnp.array([-0.5, 0.3]), "frailty": jnp.array(0.5), "front_loading": jnp.array(0.4),
+        "front_loading_time": jnp.array(0.3), "survey_ascertainment": jnp.array(2.0), "symptomatic_ascertainment": jnp.array(0.6),
+    }  # fmt: skip
+    effects = {"sre": jnp.array([0.0, 0.2, -0.7]), "contrast": jnp.array([0.0, 0.1])}
+    total = likelihood.total_hazards(of, hazards, values, effects)
+    parts = likelihood.component_hazards(of, hazards, values, effects)
+    assert parts.shape == (arms, 2, len(COMPONENTS), 7)
+    np.testing.assert_allclose(total, parts.sum(axis=2), rtol=1e-12)
+    few = likelihood.component_hazards(of.at(jnp.array([3, 1])), hazards, values, effects)
+    np.testing.assert_allclose(few, parts[jnp.array([3, 1])], rtol=1e-12)

@@ -85,8 +85,8 @@ def hazard_ratio(
     -----
     Struthers & Kalbfleisch 1986, Biometrika 73:363 (misspecified proportional hazards). Start: the log ratio of the
     person-time hazards. The score falls with b, so there is one root; each step is limited to 3 on the log scale.
-    Derivatives are those of the root (implicit function theorem), not of the steps. For a trial that was *not* stratified by member hand in one stratum, the mixed
-    curves of `osteobayes.observe.mixture.mixed_hazard`. Checked against Cox fits of simulated patients.
+    Derivatives are those of the root (implicit function theorem), not of the steps. For a trial that was *not* stratified
+    by member hand in one stratum, the mixed curves of `osteobayes.observe.mixture.mixed_hazard`. Checked against Cox fits of simulated patients.
     """
     lam1, lam0 = jnp.atleast_2d(lam1), jnp.atleast_2d(lam0)
     y1, y0 = _allocate(y1, y0, p1, weights)
