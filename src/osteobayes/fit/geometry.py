@@ -45,11 +45,23 @@ _LOW = -4.0
 Arrays = dict[str, Array]
 
 
+@jax.custom_jvp
 def log_half_normal(v: Float[Array, "..."]) -> Float[Array, "..."]:
     """Log of the half-normal variable (scale 1) whose probability is that of the normal score ``v``."""
     low = v < _LOW
     inside = jnp.log(-ndtri(0.5 * ndtr(-jnp.where(low, 0.0, v))))
     return jnp.where(low, log_ndtr(v) + 0.5 * np.log(0.5 * np.pi), inside)
+
+
+def log_half_normal_slope(v: Float[Array, "..."], log_x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Log of the derivative of :func:`log_half_normal` where its value is ``log_x``: ratio of the densities, over the variable."""
+    return 0.5 * (jnp.exp(2.0 * log_x) - v**2) - np.log(2.0) - log_x
+
+
+@log_half_normal.defjvp
+def _log_half_normal_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    log_x = log_half_normal(*primals)
+    return log_x, jnp.exp(log_half_normal_slope(*primals, log_x)) * tangents[0]
 
 
 def half_normal_score(log_x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -182,9 +194,8 @@ class Geometry:
         name = next(n for n, i in self._index.items() if position in i)
         return self.model.priors[self.model.sampled[name].parameter]
 
-    def _log_width(self, scores: Float[Array, " scale"]) -> Float[Array, " bent"]:
-        """Log of the prior standard deviation of each bent coordinate, given the normal scores of the standard deviations."""
-        log_sd = log_half_normal(scores) + self._log_scales
+    def _log_width(self, log_sd: Float[Array, " scale"]) -> Float[Array, " bent"]:
+        """Log of the prior standard deviation of each bent coordinate, given the logs of the standard deviations."""
         groups = [self._effects[n] for n in sorted(self._effects)]
         widths = []
         for p in self.bent:
@@ -281,12 +292,15 @@ class Geometry:
     def values(self, x: Float[Array, " n"]) -> tuple[Float[Array, " n"], Float[Array, ""]]:
         """Inverse of :meth:`coordinates`, and the log determinant of its Jacobian."""
         at, log_scale = self.half_normals
-        slope = jax.vmap(jax.grad(log_half_normal))(x[at])
-        return self.mix(x.at[at].set(log_half_normal(x[at]) + log_scale)), jnp.log(slope).sum()
+        log_x = log_half_normal(x[at])
+        return self.mix(x.at[at].set(log_x + log_scale)), log_half_normal_slope(x[at], log_x).sum()
 
-    def _own(self, scores: Float[Array, " scale"]) -> Float[Array, "effect effect"]:
-        """Prior precision of the effects given the normal scores of their standard deviations."""
-        log_sd = log_half_normal(scores) + self._log_scales
+    def _log_sd(self, scores: Float[Array, " scale"]) -> Float[Array, " scale"]:
+        """Logs of the standard deviations that have these normal scores."""
+        return log_half_normal(scores) + self._log_scales
+
+    def _own(self, log_sd: Float[Array, " scale"]) -> Float[Array, "effect effect"]:
+        """Prior precision of the effects given the logs of their standard deviations."""
         return jnp.tensordot(jnp.exp(-2.0 * log_sd), jnp.asarray(self.design), axes=1)
 
     def arrays(
@@ -309,7 +323,7 @@ class Geometry:
         both = np.concatenate([a, e])
         H, gradient, x = [], [], []
         for p in points:
-            own = np.asarray(self._own(jnp.asarray(p.x[s])))
+            own = np.asarray(self._own(self._log_sd(jnp.asarray(p.x[s]))))
             factor, slope = p.hessian[np.ix_(both, both)].copy(), p.gradient[both].copy()
             factor[len(a) :, len(a) :] -= own
             slope[len(a) :] -= own @ p.x[e]
@@ -339,17 +353,18 @@ class Geometry:
         n = self.size
         return self.arrays([Point(np.zeros(n), np.zeros(n), np.eye(n) * 1e3)])
 
-    def _given(self, scores: Array, g: Arrays) -> tuple[Array, Array]:
-        """Mean of the effects given the normal scores of the standard deviations, and the Cholesky factor of their precision."""
-        R = jnp.linalg.cholesky(g["precision"] + self._own(scores))
+    def _given(self, log_sd: Array, g: Arrays) -> tuple[Array, Array]:
+        """Mean of the effects given the logs of the standard deviations, and the Cholesky factor of their precision."""
+        R = jnp.linalg.cholesky(g["precision"] + self._own(log_sd))
         return jax.scipy.linalg.cho_solve((R, True), g["pull"]), R
 
     def forward(self, w: Float[Array, " n"], g: Arrays) -> tuple[Float[Array, " n"], Float[Array, ""]]:
         """``x(w)`` and the log determinant of its Jacobian (up to a constant)."""
         s_at, e_at, a_at = self.scales, self.effects, self.rest
         scores = g["centre"] + g["scale_sd"] * w[s_at]
-        mean, R = self._given(scores, g)
-        at, ratio = self._bent_slice, self._ratio(scores, R)
+        log_sd = self._log_sd(scores)
+        mean, R = self._given(log_sd, g)
+        at, ratio = self._bent_slice, self._ratio(log_sd, R)
         coordinate, slope = bend(w[e_at][at], ratio)
         as_seen, _ = bend(w[e_at][at], 1.0 / ratio)
         seen = mean + jax.scipy.linalg.solve_triangular(R.T, w[e_at].at[at].set(as_seen), lower=False)
@@ -358,15 +373,16 @@ class Geometry:
         log_det = jnp.log(slope).sum() - jnp.log(jnp.diagonal(R)).sum()
         return jnp.zeros_like(w).at[s_at].set(scores).at[e_at].set(e).at[a_at].set(a), log_det
 
-    def _ratio(self, scores: Array, R: Array) -> Array:
+    def _ratio(self, log_sd: Array, R: Array) -> Array:
         """Of each bent effect: width of its prior over that of its approximate posterior, given mean and standard deviation."""
-        return jnp.exp(self._log_width(scores)) * jnp.diagonal(R)[self._bent_slice]
+        return jnp.exp(self._log_width(log_sd)) * jnp.diagonal(R)[self._bent_slice]
 
     def backward(self, x: Float[Array, " n"], g: Arrays) -> Float[Array, " n"]:
         """``w(x)``."""
         s_at, e_at, a_at = self.scales, self.effects, self.rest
-        mean, R = self._given(x[s_at], g)
-        ratio, at = self._ratio(x[s_at], R), self._bent_slice
+        log_sd = self._log_sd(x[s_at])
+        mean, R = self._given(log_sd, g)
+        ratio, at = self._ratio(log_sd, R), self._bent_slice
         seen, bent = x[e_at] - mean, jnp.zeros(len(self.bent))
         for j in reversed(range(len(self.bent))):  # each depends on those after it, in the coordinate that others see
             k = at.start + j
