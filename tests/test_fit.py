@@ -15,7 +15,7 @@ from osteobayes.fit.workers import in_processes, in_threads
 
 TINY = {
     "cancers": ("breast",), "grid": (14.0, 80, 2), "chains": 2, "draws": 20, "tune": 20, "block": 10, "starts": 1,
-    "search_iterations": 25, "prior_draws": 20, "max_tree_depth": 4,
+    "search_iterations": 25, "prior_draws": 20, "max_tree_depth": 4, "short_tree_depth": 3,
 }  # fmt: skip
 
 
@@ -101,7 +101,7 @@ def test_resume_continues_bit_identically_and_only_the_first_block_compiles(fini
 def test_a_process_of_its_own_runs_the_same_block(finished, tmp_path):
     """One block of both chains in threads and in two single-threaded processes: the same draws up to rounding."""
     settings, model = finished.settings, finished._memory["model"]
-    sampler = Sampler(model, settings.target, settings.max_tree_depth, settings.block)
+    sampler = settings.sampler(model)
     coordinates = finished.coordinates(SAMPLING)
     last = np.load(finished.blocks[-1])
     like = jax.eval_shape(sampler.plain_state)

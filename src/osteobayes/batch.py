@@ -267,6 +267,7 @@ class JobSettings(_Closed):
     search_iterations: Count | None = None
     target: Annotated[float, Field(gt=0, lt=1)] | None = None
     max_tree_depth: Count | None = None
+    short_tree_depth: Count | None = None
     block: Count | None = None
     prior_draws: Count | None = None
     grid: tuple[Days, Count, Count] | tuple[Days, Count, Count, Count | None] | None = None

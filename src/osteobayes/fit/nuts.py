@@ -3,6 +3,11 @@
 It moves in the coordinates ``w`` of :mod:`osteobayes.fit.geometry`, whose arrays are part of ``data``; draws come out in the
 model's unconstrained space ``z`` (between the two stands the space ``x`` of that room).
 
+Two of three trajectories are short (:data:`SHORT_TRAJECTORIES`). Where the posterior is nearly normal a long one, which goes
+once around, carries a coordinate's sign over but its distance from the centre only slowly: with trajectories of all phases
+that distance keeps half of its square. Short ones end a quarter around, and the long ones between them move the directions
+that are wider than the metric says. Each kind leaves the posterior as it is, so any fixed order of them does.
+
 Warm-up goes through the same compiled block as sampling, so no block after the first compiles. The step size is adapted here
 by NumPyro's dual averaging without its windows, which begin the search anew (at steps far too long) ten draws before the end.
 """
@@ -31,6 +36,8 @@ STATS = ("diverging", "n_steps", "acceptance_rate", "energy", "lp", "step_size")
 """Sampler diagnostics kept for every draw."""
 
 
+SHORT_TRAJECTORIES = (2, 3)
+"""Of so many (second) trajectories in a row in a block so many (first) are short."""
 FIRST_STEP = 0.1
 """Step size at which warm-up begins, in coordinates where the posterior is nearly a standard normal."""
 STEP_OF_DIFFERENCES = 1e-4
@@ -57,8 +64,8 @@ class Sampler:
         The joint density.
     target
         Target acceptance probability.
-    max_tree_depth
-        Doublings of a trajectory at most.
+    max_tree_depth, short_tree_depth
+        Doublings of a long and of a short trajectory at most.
     block
         Iterations of one block.
     """
@@ -66,6 +73,7 @@ class Sampler:
     model: Model
     target: float = 0.9
     max_tree_depth: int = 6
+    short_tree_depth: int = 4
     block: int = 25
     _kernel: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -96,8 +104,12 @@ class Sampler:
         _, search = dual_averaging()
 
         def run_block(state: ChainState, data: Data, adapt: Array):
-            def step(chain: ChainState, _):
-                s = sample(chain.kernel, (data,), {})
+            def step(chain: ChainState, place: Array):
+                short, of = SHORT_TRAJECTORIES
+                kind = jnp.where(
+                    place % of < short, 0, 1
+                )  # NumPyro takes the depth of warm-up for the first, of sampling after
+                s = sample(chain.kernel._replace(i=kind.astype(chain.kernel.i.dtype)), (data,), {})
                 stats = (
                     s.diverging,
                     s.num_steps,
@@ -109,10 +121,10 @@ class Sampler:
                 moved = search(self.target - s.accept_prob, chain.search)
                 moved = jax.tree.map(lambda new, old: jnp.where(adapt, new, old), moved, chain.search)
                 size = jnp.where(adapt, jnp.exp(moved[0]), s.adapt_state.step_size)
-                kernel = s._replace(adapt_state=s.adapt_state._replace(step_size=size))
+                kernel = s._replace(i=chain.kernel.i, adapt_state=chain.kernel.adapt_state._replace(step_size=size))
                 return ChainState(kernel, moved), (s.z["w"], dict(zip(STATS, stats, strict=True)))
 
-            state, (w, stats) = jax.lax.scan(step, state, None, length=self.block)
+            state, (w, stats) = jax.lax.scan(step, state, jnp.arange(self.block))
             z, log_det = jax.vmap(lambda x: unconstrained(x, data["geometry"]))(w)
             return state, z, stats | {"lp": stats["lp"] - log_det}
 
@@ -271,10 +283,10 @@ class Sampler:
 
     def _plain_state(self, w: np.ndarray, metric: np.ndarray | None, data: Data, key: Array | None) -> ChainState:
         kernel = self._kernel["init"](
-            {"w": jnp.asarray(w)}, 0, step_size=FIRST_STEP, adapt_step_size=False, adapt_mass_matrix=False,
+            {"w": jnp.asarray(w)}, 1, step_size=FIRST_STEP, adapt_step_size=False, adapt_mass_matrix=False,
             inverse_mass_matrix=jnp.eye(len(w)) if metric is None else jnp.asarray(metric),
-            dense_mass=True, target_accept_prob=self.target, max_tree_depth=self.max_tree_depth, model_args=(data,),
-            model_kwargs={"plain": True}, rng_key=jax.random.PRNGKey(0) if key is None else key,
+            dense_mass=True, target_accept_prob=self.target, max_tree_depth=(self.short_tree_depth, self.max_tree_depth),
+            model_args=(data,), model_kwargs={"plain": True}, rng_key=jax.random.PRNGKey(0) if key is None else key,
         )  # fmt: skip
         return self.with_step(ChainState(kernel, None), FIRST_STEP)
 

@@ -62,7 +62,7 @@ class Settings:
     """
 
     chains: int = 4
-    draws: int = 700
+    draws: int = 850
     tune: int = 225
     seed: int = 0
     cancers: tuple[str, ...] | None = None
@@ -70,6 +70,8 @@ class Settings:
     search_iterations: int = 400
     target: float = 0.85
     max_tree_depth: int = 6
+    short_tree_depth: int = 4
+    """Doublings at most of the short trajectories, two of three (:mod:`osteobayes.fit.nuts`)."""
     block: int = 25
     prior_draws: int = 1000
     grid: tuple[float, int, int, int | None] = astuple(DEFAULT_GRID)  # pyright: ignore[reportAssignmentType]
@@ -88,6 +90,10 @@ class Settings:
         blocks = self.tune / self.block
         ends = max(1, round(2 / 9 * blocks))
         return ends * self.block, max(1, round(blocks) - 2 * ends) * self.block, ends * self.block
+
+    def sampler(self, model: Model) -> Sampler:
+        """The sampler of a model under these settings."""
+        return Sampler(model, self.target, self.max_tree_depth, self.short_tree_depth, self.block)
 
     @property
     def sampling(self) -> int:
@@ -335,7 +341,7 @@ def _continue(run: Run, report: Report, advance: Callable[[int, int, str], None]
     settings, model = run.settings, run.model
     run._memory["model"] = model
     data = model.sampling_data
-    sampler = Sampler(model, settings.target, settings.max_tree_depth, settings.block)
+    sampler = settings.sampler(model)
     report(
         f"compiling (about a minute on two cores): {sum(int(np.prod(s.shape)) for s in model.sampled.values())} sampled scalars"
     )

@@ -162,9 +162,9 @@ def serve(run_folder: Path, worker: int) -> None:
     require_float64()
     enable_compile_cache()
     run = Run(run_folder)
-    model, settings = run.model, run.settings
+    model = run.model
     model.__dict__["prior_only"] = tuple(run.manifest["prior_only"])
-    sampler = Sampler(model, settings.target, settings.max_tree_depth, settings.block)
+    sampler = run.settings.sampler(model)
     data = model.sampling_data
     sampler.compile(data, ("block",), before=lambda: _receive(pipe_in) if worker else None)
     _send(pipe_out, {})
