@@ -8,7 +8,7 @@ import pytest
 
 from osteobayes.errors import RunError
 from osteobayes.fit import Run, Settings, calibrate, resume
-from osteobayes.fit.nuts import Sampler, state_from
+from osteobayes.fit.nuts import state_from
 from osteobayes.fit.run import SAMPLING, WARM_UP, refreshed_metric
 from osteobayes.fit.start import mode_of_chain, search, weights
 from osteobayes.fit.workers import in_processes, in_threads
