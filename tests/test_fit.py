@@ -1,6 +1,8 @@
-"""Blocks, compile counts, resume, atomic writes: on the breast studies with a coarse grid."""
+"""Blocks, compile counts, resume, atomic writes: on two breast studies with a coarse grid."""
 
 import json
+import shutil
+from concurrent.futures import Future
 
 import jax
 import numpy as np
@@ -12,6 +14,7 @@ from osteobayes.fit.nuts import state_from
 from osteobayes.fit.run import SAMPLING, WARM_UP, refreshed_metric
 from osteobayes.fit.start import mode_of_chain, search, weights
 from osteobayes.fit.workers import in_processes, in_threads
+from osteobayes.paths import shipped
 
 TINY = {
     "cancers": ("breast",), "grid": (14.0, 80, 2), "chains": 2, "draws": 20, "tune": 20, "block": 10, "starts": 1,
@@ -20,8 +23,16 @@ TINY = {
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    return calibrate(out=tmp_path_factory.mktemp("runs") / "whole", **TINY)
+def two_studies(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("datasets")
+    for study in ("lipton2000", "stopeck2010_136"):
+        shutil.copytree(shipped("datasets") / study, folder / study)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(two_studies, tmp_path_factory):
+    return calibrate(two_studies, out=tmp_path_factory.mktemp("runs") / "whole", **TINY)
 
 
 def test_a_run_holds_every_group_and_key(finished):
@@ -66,7 +77,7 @@ def test_the_model_is_rebuilt_from_the_inputs(finished):
     assert Run(finished.path).model.fingerprint() == finished.manifest["fingerprint"]
 
 
-def test_resume_continues_bit_identically_and_only_the_first_block_compiles(finished, tmp_path):
+def test_resume_continues_bit_identically_and_only_the_first_block_compiles(finished, two_studies, tmp_path):
     class Stop(Exception):
         pass
 
@@ -79,7 +90,7 @@ def test_resume_continues_bit_identically_and_only_the_first_block_compiles(fini
 
     out = tmp_path / "interrupted"
     with pytest.raises(Stop):
-        calibrate(out=out, advance=stop_after(3), **TINY)
+        calibrate(two_studies, out=out, advance=stop_after(3), **TINY)
     assert len(Run(out).blocks) == 3
     with pytest.raises(RunError, match="not finished"):
         Run.load(out)
@@ -111,14 +122,16 @@ def test_a_process_of_its_own_runs_the_same_block(finished, tmp_path):
     ]
     with in_threads(sampler, model.sampling_data, 2) as chains:
         here = chains(states, coordinates, False)
-    with in_processes(finished.path, sampler, 2) as chains:
+    prior_only = Future()
+    prior_only.set_result(model.prior_only)
+    with in_processes(finished.path, 2, prior_only) as chains:
         there = chains(states, coordinates, False)
     for (state, z, stats), (state2, z2, stats2) in zip(here, there, strict=True):
         np.testing.assert_allclose(z2[:3], z[:3], rtol=1e-6, atol=1e-6)
         np.testing.assert_array_equal(stats2["n_steps"][:3], stats["n_steps"][:3])
         np.testing.assert_allclose(state2.kernel.adapt_state.step_size, state.kernel.adapt_state.step_size)
     with (
-        in_processes(tmp_path / "nothing", sampler, 1) as chains,
+        in_processes(tmp_path / "nothing", 1, prior_only) as chains,
         pytest.raises(RunError, match="sampling process ended"),
     ):
         chains(states[:1], coordinates[:1], False)
@@ -131,6 +144,13 @@ def test_the_step_size_moves_in_warm_up_only(finished):
     assert sorted(set(phases)) == [*WARM_UP, SAMPLING] and phases == sorted(phases)
     assert all(len(np.unique(s)) > 1 for s, phase in zip(steps, phases, strict=True) if phase != SAMPLING)
     assert len(np.unique([s for s, phase in zip(steps, phases, strict=True) if phase == SAMPLING])) == 1
+
+
+def test_every_second_trajectory_is_short(finished):
+    steps = np.concatenate([np.load(p)["stat_n_steps"] for p in finished.blocks], axis=1)
+    short = np.arange(steps.shape[1]) % TINY["block"] % 2 == 0  # a block begins with a short one
+    assert steps[:, short].max() == 2 ** TINY["short_tree_depth"] - 1
+    assert steps[:, ~short].max() == 2 ** TINY["max_tree_depth"] - 1
 
 
 def test_the_metric_is_the_covariance_of_a_gaussian():
@@ -154,11 +174,11 @@ def test_the_metric_is_wider_than_the_curvature_where_tails_are_long():
     assert abs(metric[1, 1] - 1.0) < 0.05
 
 
-def test_a_finished_run_is_not_resumed_and_a_full_folder_not_overwritten(finished):
+def test_a_finished_run_is_not_resumed_and_a_full_folder_not_overwritten(finished, two_studies):
     with pytest.raises(RunError, match="finished"):
         resume(finished.path)
     with pytest.raises(RunError, match="not empty"):
-        calibrate(out=finished.path, **TINY)
+        calibrate(two_studies, out=finished.path, **TINY)
 
 
 def test_predictions_carry_interval_population_and_grade(finished):

@@ -141,6 +141,7 @@ def calibrate(
     _start()
     from osteobayes.fit import calibrate as fit
     from osteobayes.fit.run import Settings
+    from osteobayes.predict import prepare
 
     bar = _Bar()
     block = max(1, min(25, draws, tune // 3 or 1))
@@ -148,7 +149,8 @@ def calibrate(
     starts = 4 if draws >= 100 else 2
     try:
         run = fit(
-            data, priors, out, overlay, lambda text: _say(text, as_json), bar.advance, chains=chains, draws=draws, tune=tune,
+            data, priors, out, overlay, lambda text: _say(text, as_json), bar.advance,
+            lambda run: prepare(run, cancer), chains=chains, draws=draws, tune=tune,
             seed=seed, cancers=tuple(cancer) if cancer else None, block=block, prior_draws=prior_draws, starts=starts,
         )  # fmt: skip
     finally:
@@ -165,10 +167,13 @@ def resume(run: Path, as_json: Json = False) -> None:
     """Continue an interrupted run; its draws are those of an uninterrupted one."""
     _start()
     from osteobayes.fit import resume as go_on
+    from osteobayes.predict import prepare
 
     bar = _Bar()
     try:
-        finished = go_on(run, lambda text: _say(text, as_json), bar.advance)
+        finished = go_on(
+            run, lambda text: _say(text, as_json), bar.advance, lambda run: prepare(run, run.settings.cancers)
+        )
     finally:
         bar.stop()
     cancers = finished.settings.cancers

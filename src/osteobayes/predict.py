@@ -24,7 +24,7 @@ from osteobayes import solve
 from osteobayes.cycle import CYCLE_PARAMETERS, Cell, Regimen, pack
 from osteobayes.errors import OsteobayesError, RunError
 from osteobayes.fit import Run
-from osteobayes.fit.result import map_chunks
+from osteobayes.fit.result import CHUNK, map_chunks
 from osteobayes.model import Model
 from osteobayes.model.likelihood import effect_vectors
 from osteobayes.observe import (
@@ -61,6 +61,8 @@ DEFAULT_REGIMENS = (
     "denosumab + galunisertib",
     "denosumab + fresolimumab",
 )
+COMPARATOR = "denosumab"
+"""Comparator of the default table."""
 EXTRA_REGIMEN = {"breast": "pamidronate", "prostate": "radium-223 + denosumab", "lung": "denosumab + pembrolizumab"}
 
 
@@ -170,23 +172,31 @@ def simulate(
     run: Run, scenarios: Sequence[Scenario], horizon_months: float, group: str, limit: int | None = DRAWS
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Estimands [draw, scenario] and cumulative incidence curves [draw, scenario, time] for stored draws of a group."""
-    model, grid = run.model, run.model.grid
-    t = grid.years
-    cells = list(dict.fromkeys(s.cell for s in scenarios))
-    arrays = pack(cells, model.catalogue, grid)
-    design = jnp.asarray(model.discrepancy_design(cells))
-    pops = [population_arrays(model, s.population, s.cell.cancer) for s in scenarios]
-    pop = {k: jnp.asarray(np.stack([p[k] for p in pops])) for k in pops[0]}
-    which = jnp.asarray([cells.index(s.cell) for s in scenarios])
-    years = horizon_months / 12.0
-    q, p_end, p13 = (
-        jnp.asarray(x) for x in (quadrature(t, years), interpolation(t, years), interpolation(t, MARKER_YEARS))
-    )
-    fixed = {"arrays": arrays, "design": design, "pop": pop, "which": which, "q": q, "p_end": p_end, "p13": p13}
-    # what is asked is an argument: the same program serves every cancer and population with as many cells
-    mapped = run._memory.setdefault("simulate", jit(partial(_simulate_chunk, model)))
+    mapped, fixed = _simulator(run), _question(run.model, scenarios, horizon_months)
     draws = _draws(run, group, limit)
     return map_chunks(lambda chunk: mapped(fixed, chunk), draws, len(next(iter(draws.values()))), 2)
+
+
+def _simulator(run: Run):
+    """The compiled program of a run; what is asked is an argument, so it serves every cancer and population with as many cells."""
+    return run._memory.setdefault("simulate", jit(partial(_simulate_chunk, run.model)))
+
+
+def _question(model: Model, scenarios: Sequence[Scenario], horizon_months: float) -> dict[str, Any]:
+    """What is asked, as arrays."""
+    t = model.grid.years
+    cells = list(dict.fromkeys(s.cell for s in scenarios))
+    pops = [population_arrays(model, s.population, s.cell.cancer) for s in scenarios]
+    years = horizon_months / 12.0
+    return {
+        "arrays": pack(cells, model.catalogue, model.grid),
+        "design": jnp.asarray(model.discrepancy_design(cells)),
+        "pop": {k: jnp.asarray(np.stack([p[k] for p in pops])) for k in pops[0]},
+        "which": jnp.asarray([cells.index(s.cell) for s in scenarios]),
+        "q": jnp.asarray(quadrature(t, years)),
+        "p_end": jnp.asarray(interpolation(t, years)),
+        "p13": jnp.asarray(interpolation(t, MARKER_YEARS)),
+    }
 
 
 def _simulate_chunk(
@@ -269,6 +279,17 @@ def _width(x: np.ndarray) -> float:
     return float(high - low)
 
 
+def _scenarios(
+    model: Model, asked: Sequence[Regimen], base: Regimen, cancer: str, population: str
+) -> tuple[dict[Regimen, dict[str, Regimen]], list[Scenario]]:
+    """Each regimen without each of its agents that the comparator lacks; and all scenarios, the comparator first."""
+    variants = {r: {a: r.without(a) for a in r.agents if a not in base.agents} for r in asked}
+    needed = dict.fromkeys([base, *asked, *(w for v in variants.values() for w in v.values())])
+    study = model.evidence.studies.get(population)
+    pretreatment = study.population.pretreatment if study else "none"
+    return variants, [Scenario(Cell(cancer, r, pretreatment), population) for r in needed]
+
+
 def predict(
     run: Run,
     regimens: Sequence[str | Regimen] | str,
@@ -319,16 +340,10 @@ def predict(
     last = float(model.grid.years[-1]) * 12
     if not 0 < horizon_months <= last:
         raise RunError(f"the horizon must lie between 0 and {last:.0f} months, found {horizon_months:g}")
-    asked = [
-        Regimen.parse(r, model.catalogue) for r in ([regimens] if isinstance(regimens, str | Regimen) else regimens)
-    ]
-    base = Regimen.parse(versus, model.catalogue)
-    pretreatment = (
-        model.evidence.studies[population].population.pretreatment if population in model.evidence.studies else "none"
-    )
-    variants = {r: {a: r.without(a) for a in r.agents if a not in base.agents} for r in asked}
-    needed = list(dict.fromkeys([base, *asked, *(w for v in variants.values() for w in v.values())]))
-    scenarios = [Scenario(Cell(cancer, r, pretreatment), population) for r in needed]
+    every = [regimens] if isinstance(regimens, str | Regimen) else regimens
+    asked, base = [Regimen.parse(r, model.catalogue) for r in every], Regimen.parse(versus, model.catalogue)
+    variants, scenarios = _scenarios(model, asked, base, cancer, population)
+    needed = [s.cell.regimen for s in scenarios]
     sets, curves = {}, {}
     for group in ("posterior", "prior"):
         sets[group], curves[group] = simulate(run, scenarios, horizon_months, group, draws)
@@ -398,11 +413,24 @@ def default_predictions(
     run: Run, cancers: Sequence[str] | None = None, horizon_months: float = 24.0, anyway: bool = True
 ) -> list[Prediction]:
     """Six regimens in each cancer that the run fitted, against denosumab (so that a combination isolates what it adds)."""
-    out = []
-    for cancer in cancers or POPULATIONS:
-        population = POPULATIONS.get(cancer, "")
-        if population not in run.model.coords["study_sre"]:
-            continue
-        regimens = [*DEFAULT_REGIMENS, EXTRA_REGIMEN[cancer]]
-        out.append(predict(run, regimens, cancer, population, "denosumab", horizon_months, anyway=anyway))
-    return out
+    return [
+        predict(run, regimens, cancer, population, COMPARATOR, horizon_months, anyway=anyway)
+        for cancer, population, regimens in _default_questions(run.model, cancers)
+    ]
+
+
+def _default_questions(model: Model, cancers: Sequence[str] | None) -> list[tuple[str, str, list[str]]]:
+    populations = {c: POPULATIONS.get(c, "") for c in cancers or POPULATIONS}
+    fitted = {c: p for c, p in populations.items() if p in model.coords["study_sre"]}
+    return [(c, p, [*DEFAULT_REGIMENS, EXTRA_REGIMEN[c]]) for c, p in fitted.items()]
+
+
+def prepare(run: Run, cancers: Sequence[str] | None = None, horizon_months: float = 24.0) -> None:
+    """Compile what :func:`default_predictions` runs (the run need not be finished), on draws of the prior."""
+    model = run.model
+    for cancer, population, regimens in _default_questions(model, cancers)[:1]:
+        asked, base = ([Regimen.parse(r, model.catalogue) for r in x] for x in (regimens, [COMPARATOR]))
+        _, scenarios = _scenarios(model, asked, base[0], cancer, population)
+        values = [model.values(model.draw_prior(jax.random.key(i), model.data), model.data) for i in range(CHUNK)]
+        draws = {n: jnp.stack([v[n] for v in values]) for n in values[0] if model.priors[n].sampled}
+        _simulator(run)(_question(model, scenarios, horizon_months), draws)

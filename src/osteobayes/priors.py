@@ -284,10 +284,12 @@ class PriorSet:
         return "beta", (h["a"], h["b"])
 
     def values(self, sites: Sites, hyper: Hyper) -> dict[str, Array]:
-        """Parameters (natural scale) from site values; constants included."""
+        """Parameters (natural scale) from site values; constants included, those of an empty dim left out (as in `sites`)."""
         out: dict[str, Array] = {}
         for p in self.parameters.values():
             h = hyper[p.name]
+            if any(a.size == 0 for a in h.values()):
+                continue
             if p.family == "constant":
                 out[p.name] = h["value"]
             elif p.family == "effect":

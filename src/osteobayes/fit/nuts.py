@@ -3,16 +3,16 @@
 It moves in the coordinates ``w`` of :mod:`osteobayes.fit.geometry`, whose arrays are part of ``data``; draws come out in the
 model's unconstrained space ``z`` (between the two stands the space ``x`` of that room).
 
-Two of three trajectories are short (:data:`SHORT_TRAJECTORIES`). Where the posterior is nearly normal a long one, which goes
-once around, carries a coordinate's sign over but its distance from the centre only slowly: with trajectories of all phases
-that distance keeps half of its square. Short ones end a quarter around, and the long ones between them move the directions
-that are wider than the metric says. Each kind leaves the posterior as it is, so any fixed order of them does.
+Every second trajectory is short. Where the posterior is nearly normal a long one goes once around: it changes a coordinate's
+sign, but of the square of its distance from the centre half is kept on average over where it ends. Short ones end about a
+quarter around; the long ones between them move the directions that are wider than the metric says. Each kind leaves the
+posterior as it is, so any fixed order of them does.
 
 Warm-up goes through the same compiled block as sampling, so no block after the first compiles. The step size is adapted here
 by NumPyro's dual averaging without its windows, which begin the search anew (at steps far too long) ten draws before the end.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -36,8 +36,6 @@ STATS = ("diverging", "n_steps", "acceptance_rate", "energy", "lp", "step_size")
 """Sampler diagnostics kept for every draw."""
 
 
-SHORT_TRAJECTORIES = (2, 3)
-"""Of so many (second) trajectories in a row in a block so many (first) are short."""
 FIRST_STEP = 0.1
 """Step size at which warm-up begins, in coordinates where the posterior is nearly a standard normal."""
 STEP_OF_DIFFERENCES = 1e-4
@@ -105,11 +103,10 @@ class Sampler:
 
         def run_block(state: ChainState, data: Data, adapt: Array):
             def step(chain: ChainState, place: Array):
-                short, of = SHORT_TRAJECTORIES
-                kind = jnp.where(
-                    place % of < short, 0, 1
-                )  # NumPyro takes the depth of warm-up for the first, of sampling after
-                s = sample(chain.kernel._replace(i=kind.astype(chain.kernel.i.dtype)), (data,), {})
+                kind = (place % 2).astype(
+                    chain.kernel.i.dtype
+                )  # at 0 NumPyro takes the depth of warm-up, at 1 of sampling
+                s = sample(chain.kernel._replace(i=kind), (data,), {})
                 stats = (
                     s.diverging,
                     s.num_steps,
@@ -255,13 +252,8 @@ class Sampler:
         state, z, stats = jax.block_until_ready(self._compiled("block")(state, data, jnp.asarray(adapt)))
         return state, np.asarray(z), {k: np.asarray(v) for k, v in stats.items()}
 
-    def compile(
-        self, data: Data, names: Sequence[str] = ("value_and_grad", "block"), before: Callable[[], Any] = lambda: None
-    ) -> None:
-        """Compile side by side; trace one after the other (NumPyro's handlers are not thread-safe).
-
-        ``before`` is called between tracing and compiling the first.
-        """
+    def compile(self, data: Data, names: Sequence[str] = ("value_and_grad", "block")) -> None:
+        """Compile side by side; trace one after the other (NumPyro's handlers are not thread-safe)."""
         flat = jnp.zeros(self.geometry.size)
         state = jax.eval_shape(lambda: self.plain_state())
         arguments = {
@@ -271,10 +263,7 @@ class Sampler:
         with ThreadPoolExecutor(2) as pool:
             compiled = {}
             for name in names:
-                lowered = self._kernel[name].lower(*arguments[name])
-                if not compiled:
-                    before()
-                compiled[name] = pool.submit(lowered.compile)
+                compiled[name] = pool.submit(self._kernel[name].lower(*arguments[name]).compile)
         self._kernel["compiled"] = {n: c.result() for n, c in compiled.items()}
 
     def _compiled(self, name: str):

@@ -8,7 +8,8 @@ import resource
 import time
 import zipfile
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import cached_property
 from importlib import metadata
@@ -71,7 +72,7 @@ class Settings:
     target: float = 0.85
     max_tree_depth: int = 6
     short_tree_depth: int = 4
-    """Doublings at most of the short trajectories, two of three (:mod:`osteobayes.fit.nuts`)."""
+    """Doublings at most of every second trajectory (:mod:`osteobayes.fit.nuts`)."""
     block: int = 25
     prior_draws: int = 1000
     grid: tuple[float, int, int, int | None] = astuple(DEFAULT_GRID)  # pyright: ignore[reportAssignmentType]
@@ -238,6 +239,7 @@ def calibrate(
     overlay: str | Path | None = None,
     report: Report = lambda text: None,
     advance: Callable[[int, int, str], None] = lambda done, total, text: None,
+    beside: Callable[[Run], None] = lambda run: None,
     **settings: Any,
 ) -> Run:
     """Fit the model to published numbers.
@@ -250,6 +252,8 @@ def calibrate(
         Run folder, created; default ``runs/<time>``.
     report, advance
         Called with sentences, and with (iterations done, total, text).
+    beside
+        Called with the run in a thread of its own while the draws are summarised.
     **settings
         Fields of :class:`Settings`.
 
@@ -284,17 +288,18 @@ def calibrate(
         "format": FORMAT, "status": "running", "settings": asdict(chosen), "fingerprint": model.fingerprint(),
         "versions": versions | {"osteobayes": metadata.version("osteobayes"), "python": platform.python_version()},
         "device": {"backend": jax.default_backend(), "kind": jax.devices()[0].device_kind, "cpu": cpu_tag()},
-        "assumed": list(model.packed.assumed), "prior_only": list(model.prior_only), "timings": {"begun": begun},
+        "assumed": list(model.packed.assumed), "prior_only": None, "timings": {"begun": begun},
     }  # fmt: skip
     _write_json(path / "manifest.json", manifest)
     run = Run(path, {"model": model})
-    return _continue(run, report, advance)
+    return _continue(run, report, advance, beside)
 
 
 def resume(
     path: str | Path,
     report: Report = lambda text: None,
     advance: Callable[[int, int, str], None] = lambda d, t, x: None,
+    beside: Callable[[Run], None] = lambda run: None,
 ) -> Run:
     """Continue an interrupted run; the draws are those of an uninterrupted one (same machine type and settings).
 
@@ -314,7 +319,7 @@ def resume(
             )
     if run.model.fingerprint() != run.manifest["fingerprint"]:
         raise RunError(f"{run.path}: inputs.zip does not match the manifest; the folder was changed")
-    return _continue(run, report, advance)
+    return _continue(run, report, advance, beside)
 
 
 def _write_json(path: Path, content: Any) -> None:
@@ -336,21 +341,21 @@ def _workers(settings: Settings) -> int:
     return max(1, min(settings.chains, cores()))
 
 
-def _continue(run: Run, report: Report, advance: Callable[[int, int, str], None]) -> Run:
+def _continue(run: Run, report: Report, advance: Callable[[int, int, str], None], beside: Callable[[Run], None]) -> Run:
     begun = time.time()
     settings, model = run.settings, run.model
     run._memory["model"] = model
-    data = model.sampling_data
-    sampler = settings.sampler(model)
-    report(
-        f"compiling (about a minute on two cores): {sum(int(np.prod(s.shape)) for s in model.sampled.values())} sampled scalars"
-    )
     start_file, processes = run.path / "start.npz", settings.processes or 1
-    with (
-        in_threads(sampler, data, _workers(settings))
-        if processes == 1
-        else in_processes(run.path, sampler, processes) as chains  # they start up and compile beside what follows
-    ):
+    report("compiling (about two minutes on two cores)")
+    with ExitStack() as stack:
+        prior_only: Future[tuple[str, ...]] = Future()
+        if processes > 1:  # they start up and compile beside what follows
+            chains = stack.enter_context(in_processes(run.path, processes, prior_only))
+        prior_only.set_result(_prior_only(run))
+        data, sampler = model.sampling_data, settings.sampler(model)
+        if processes == 1:
+            chains = stack.enter_context(in_threads(sampler, data, _workers(settings)))
+        report(f"{sum(int(np.prod(s.shape)) for s in model.sampled.values())} sampled scalars")
         sampler.compile(data, ("value_and_grad", "block") if processes == 1 else ("value_and_grad",))
         timings = dict(run.manifest["timings"])
         timings["compile_s"] = timings.get("compile_s", 0.0) + time.time() - begun
@@ -366,12 +371,26 @@ def _continue(run: Run, report: Report, advance: Callable[[int, int, str], None]
     report("summarising the draws")
     from osteobayes.fit import result
 
-    result.finish(run, sampler, run.start, timings)
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(beside, run)
+        result.finish(run, sampler, run.start, timings)
+        other.result()
     manifest = run.manifest | {"status": "finished", "timings": timings}
     _write_json(run.path / "manifest.json", manifest)
     for name in ("manifest", "diagnostics"):
         run.__dict__.pop(name, None)
     return run
+
+
+def _prior_only(run: Run) -> tuple[str, ...]:
+    """`Model.prior_only`: found once a run, then kept in its manifest."""
+    found = run.manifest["prior_only"]
+    if found is None:
+        found = list(run.model.prior_only)
+        _write_json(run.path / "manifest.json", run.manifest | {"prior_only": found})
+        run.__dict__.pop("manifest")
+    run.model.__dict__["prior_only"] = tuple(found)
+    return tuple(found)
 
 
 def held_sites(model: Model) -> list[str]:

@@ -11,9 +11,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Lock
 from typing import Any, BinaryIO, Protocol
 
 import jax
@@ -51,11 +52,20 @@ def in_threads(sampler: Sampler, data: Data, workers: int) -> Iterator[Chains]:
 
 
 @contextmanager
-def in_processes(run_folder: Path, sampler: Sampler, workers: int) -> Iterator[Chains]:
+def in_processes(run_folder: Path, workers: int, prior_only: Future[tuple[str, ...]]) -> Iterator[Chains]:
     """Each chain in turn in one of ``workers`` single-threaded processes.
 
-    They start in the background. The first compiles the block; the others, which read it from the compilation cache, wait
-    for that (without a cache each compiles its own).
+    The first starts at once, and compiles the block as soon as ``prior_only`` is known; the others start when it has, and read
+    the block from the compilation cache (without a cache all start at once and each compiles its own).
+
+    Parameters
+    ----------
+    run_folder
+        Folder with the inputs and the manifest.
+    workers
+        Processes.
+    prior_only
+        Names of the sites that are not sampled (`Model.prior_only`).
 
     Raises
     ------
@@ -64,13 +74,20 @@ def in_processes(run_folder: Path, sampler: Sampler, workers: int) -> Iterator[C
     """
     environment = os.environ | {"NPROC": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", "from osteobayes.fit.workers import main; main()", str(run_folder)]
-    processes = [
-        subprocess.Popen(
-            [*command, str(i)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
-        )
-        for i in range(workers)
-    ]
-    like = jax.eval_shape(sampler.plain_state)
+    processes: list[subprocess.Popen] = []
+    lock, over = Lock(), Event()
+
+    def launch() -> None:
+        with lock:
+            if not over.is_set():
+                process = subprocess.Popen(
+                    [*command, str(len(processes))],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    env=environment,
+                    start_new_session=True,
+                )
+                processes.append(process)
 
     @contextmanager
     def alive(process: subprocess.Popen) -> Iterator[None]:
@@ -83,20 +100,21 @@ def in_processes(run_folder: Path, sampler: Sampler, workers: int) -> Iterator[C
                 "with `processes` 1 if it happens again (memory?)"
             ) from error
 
-    def ready(process: subprocess.Popen) -> None:
-        with alive(process):
-            _receive(process.stdout)
+    def compile_in(some: Sequence[subprocess.Popen]) -> None:
+        for process in some:
+            with alive(process):
+                _send(process.stdin, {"prior_only": np.array(prior_only.result(), dtype=str)})
+        for process in some:
+            with alive(process):
+                _receive(process.stdout)
 
     def start() -> None:
-        first, *others = processes
         cached = bool(jax.config.jax_compilation_cache_dir)  # pyright: ignore[reportAttributeAccessIssue]
         if cached:
-            ready(first)
-        for process in others:
-            with alive(process):
-                _send(process.stdin, {})
-        for process in others if cached else processes:
-            ready(process)
+            compile_in(processes)
+        for _ in range(1, workers):
+            launch()
+        compile_in(processes[1 if cached else 0 :])
 
     def ask(i: int, state: ChainState, coordinates: Arrays, adapt: bool) -> Block:
         process = processes[i]
@@ -105,8 +123,9 @@ def in_processes(run_folder: Path, sampler: Sampler, workers: int) -> Iterator[C
             _send(process.stdin, state_arrays(state) | where | {"adapt": np.array(adapt)})
             answer = _receive(process.stdout)
         stats = {k.removeprefix("stat_"): v for k, v in answer.items() if k.startswith("stat_")}
-        return state_from(answer, like), answer["z"], stats
+        return state_from(answer, state), answer["z"], stats
 
+    launch()
     with ThreadPoolExecutor(workers) as pool:
         started = pool.submit(start)
 
@@ -124,6 +143,9 @@ def in_processes(run_folder: Path, sampler: Sampler, workers: int) -> Iterator[C
         try:
             yield run
         finally:
+            prior_only.cancel()
+            with lock:
+                over.set()
             for process in processes:
                 process.kill()
                 process.wait()
@@ -149,7 +171,7 @@ def _receive(pipe: BinaryIO | Any) -> dict[str, np.ndarray]:
 def serve(run_folder: Path, worker: int) -> None:
     """Body of a worker process: blocks of chains of a run, asked for on standard input, until that is closed.
 
-    All but the first wait for a message before they compile; all send one when they have compiled.
+    The first message names the sites that are not sampled; the first answer says that the block is compiled.
     """
     pipe_in, pipe_out = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever prints does not disturb the answers
@@ -163,10 +185,10 @@ def serve(run_folder: Path, worker: int) -> None:
     enable_compile_cache()
     run = Run(run_folder)
     model = run.model
-    model.__dict__["prior_only"] = tuple(run.manifest["prior_only"])
+    model.__dict__["prior_only"] = tuple(str(n) for n in _receive(pipe_in)["prior_only"])
     sampler = run.settings.sampler(model)
     data = model.sampling_data
-    sampler.compile(data, ("block",), before=lambda: _receive(pipe_in) if worker else None)
+    sampler.compile(data, ("block",))
     _send(pipe_out, {})
     like = jax.eval_shape(sampler.plain_state)
     while True:
