@@ -241,6 +241,36 @@ def validate(
 
 
 @app.command()
+def import_table(
+    table: Annotated[Path, typer.Argument(help="Long table, one row a published number (datasets/README.md).")],
+    out: Annotated[Path, typer.Option(help="Folder for the drafts (created).")],
+    as_json: Json = False,
+) -> None:
+    """Turn a long table into draft study folders, and say row by row what a person must decide."""
+    from osteobayes.cycle import Regimen
+    from osteobayes.evidence import validate as check
+    from osteobayes.evidence.import_table import drafts, read_long_table, write
+
+    def parse(text: str) -> None:
+        Regimen.parse(text)
+
+    found, questions = drafts(read_long_table(table), table.name, parse)
+    folders, rows = list(write(found, out)), sum(len(d.rows) for d in found)
+    questions += check(out, parse)
+    if as_json:
+        print(
+            json.dumps({"drafts": [str(f) for f in folders], "rows": rows, "questions": [asdict(q) for q in questions]})
+        )
+        return
+    for question in questions:
+        Console().print(str(question), highlight=False, soft_wrap=True, markup=False)
+    _say(
+        f"{len(folders)} drafts with {rows} rows in {out}; {len(questions)} decisions are left to you, listed above",
+        False,
+    )
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """Versions, devices, float64, compile cache."""
     from importlib import metadata

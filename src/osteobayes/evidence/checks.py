@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from osteobayes.errors import Problem, RegimenError
 from osteobayes.schema import (
+    ADVERSE_EVENTS,
     CONTRASTS,
     ENDPOINTS,
     PROPORTIONS,
@@ -72,7 +73,14 @@ def _names(row: Row) -> Iterator[Finding]:
         message = f"the endpoint {outcome.endpoint!r} has no event definition in study.yaml"
         yield "endpoint", message, did_you_mean(outcome.endpoint, [*study.events, *ENDPOINTS])
     definition = study.events.get(outcome.endpoint)
-    if outcome.component is not None and (definition is None or outcome.component not in definition.components):
+    if outcome.endpoint == "safety":
+        if outcome.component is not None and outcome.component not in ADVERSE_EVENTS:
+            yield (
+                "component",
+                f"{outcome.component!r} is not an adverse event",
+                did_you_mean(outcome.component, ADVERSE_EVENTS),
+            )
+    elif outcome.component is not None and (definition is None or outcome.component not in definition.components):
         message = f"the endpoint {outcome.endpoint!r} does not count {outcome.component!r}"
         yield "component", message, "add it to the event definition in study.yaml, or empty the cell"
     if outcome.component is None and outcome.statistic in ("first_event_proportion", "any_event_proportion"):
@@ -159,7 +167,9 @@ def _bounds(outcome: OutcomeRow) -> tuple[float, float]:
         return (-top if outcome.statistic == "risk_difference" else -math.inf, top)
     if outcome.statistic.startswith("percent_change"):
         return (-100.0, math.inf)
-    if outcome.statistic in ("hazard_ratio", "rate_ratio", "odds_ratio", "median"):
+    if outcome.statistic == "difference":
+        return (-math.inf, math.inf)
+    if outcome.statistic in ("hazard_ratio", "rate_ratio", "risk_ratio", "odds_ratio", "median", "mean"):
         return (math.nextafter(0.0, 1.0), math.inf)
     return (0.0, math.inf)
 

@@ -19,6 +19,7 @@ from osteobayes.schema.models import (
 from osteobayes.schema.reading import YamlDocument, did_you_mean, problems_of, read_model, read_yaml
 from osteobayes.schema.units import si_value, time_in_years, units
 from osteobayes.schema.vocabulary import (
+    ADVERSE_EVENTS,
     CANCERS,
     COMPONENTS,
     CONTRASTS,
@@ -40,6 +41,7 @@ from osteobayes.schema.vocabulary import (
 )
 
 __all__ = [
+    "ADVERSE_EVENTS",
     "CANCERS",
     "COMPONENTS",
     "CONTRASTS",

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from osteobayes.schema.reading import did_you_mean
 from osteobayes.schema.vocabulary import (
     ENDPOINTS,
+    AdverseEvent,
     Cancer,
     Component,
     Death,
@@ -199,7 +200,7 @@ class OutcomeRow(_Model):
     arm: Name
     versus: Name | None
     endpoint: Text
-    component: Component | None
+    component: Component | AdverseEvent | None
     statistic: Statistic
     time: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
     time_unit: TimeUnit | None

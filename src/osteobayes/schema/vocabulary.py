@@ -5,6 +5,56 @@ from typing import Literal, get_args
 Cancer = Literal["breast", "prostate", "lung", "other_solid", "myeloma"]
 StudyCancer = Literal["breast", "prostate", "lung", "other_solid", "myeloma", "mixed", "all_solid"]
 Component = Literal["fracture", "radiation", "surgery", "cord_compression", "hypercalcaemia", "therapy_change"]
+AdverseEvent = Literal[
+    "onj",
+    "hypocalcaemia",
+    "hypocalcaemia_symptomatic",
+    "hypocalcaemia_grade4",
+    "renal_deterioration",
+    "renal_impairment",
+    "acute_renal_failure",
+    "creatinine_grade4",
+    "any",
+    "serious",
+    "fatal_ae",
+    "related_ae",
+    "discontinuation_ae",
+    "dlt",
+    "bone_related",
+    "fracture_any",
+    "fracture_pathological",
+    "fracture_non_pathological",
+    "grade3_4_any",
+    "grade3_4_patients",
+    "grade3_4_anaemia",
+    "grade3_4_neutropenia",
+    "grade3_4_thrombocytopenia",
+    "grade3_hypophosphataemia",
+    "grade3_pain",
+    "grade3plus_any",
+    "grade3plus_anaemia",
+    "grade3plus_fatigue",
+    "grade3plus_neutropenia",
+    "grade3plus_thrombocytopenia",
+    "trae_any",
+    "trae_grade3_4",
+    "trae_grade3_5",
+    "trae_grade3plus",
+    "trae_grade4_5",
+    "irae_arthralgia",
+    "irae_hypothyroidism",
+    "irae_rash",
+    "cardiac",
+    "cardiac_failure",
+    "fatigue",
+    "haemorrhage",
+    "hospitalised_any_cause",
+    "hypothyroidism",
+    "keratoacanthoma_or_scc",
+    "peripheral_oedema",
+    "pruritus",
+    "skin_scc",
+]
 Detection = Literal["survey", "clinical", "symptomatic"]
 Death = Literal["competing", "event", "censored"]
 Design = Literal["randomised", "single_arm", "cohort", "registry", "preclinical"]
@@ -50,11 +100,18 @@ Statistic = Literal[
     "percent_change_mean",
     "responder_proportion",
     "bound_range",
+    "mean",
+    "risk_ratio",
+    "share_of_events",
+    "incidence_rate",
+    "difference",
+    "count",
 ]
 
 CANCERS: tuple[str, ...] = get_args(Cancer)
 STUDY_CANCERS: tuple[str, ...] = get_args(StudyCancer)
 COMPONENTS: tuple[str, ...] = get_args(Component)
+ADVERSE_EVENTS: tuple[str, ...] = get_args(AdverseEvent)
 DETECTIONS: tuple[str, ...] = get_args(Detection)
 DEATHS: tuple[str, ...] = get_args(Death)
 DESIGNS: tuple[str, ...] = get_args(Design)
@@ -80,6 +137,24 @@ ENDPOINTS: tuple[str, ...] = (
     "pain",
     "completion",
     "safety",
+    "BMFS",
+    "DFS",
+    "TTP",
+    "DOR",
+    "DCR",
+    "recurrence",
+    "distant_recurrence",
+    "bone_recurrence",
+    "cancer_death",
+    "bone_progression",
+    "visceral_metastasis",
+    "bone_scan",
+    "bone_response",
+    "CTX",
+    "P1NP",
+    "lesion_type",
+    "bone_agent_use",
+    "follow_up",
 )
 
 #: Columns of outcomes.csv, in order.
@@ -108,7 +183,15 @@ OUTCOME_COLUMNS: tuple[str, ...] = (
 
 #: Statistics that compare two arms.
 CONTRASTS: frozenset[str] = frozenset(
-    {"hazard_ratio", "rate_ratio", "risk_difference", "relative_risk_reduction", "odds_ratio"}
+    {
+        "hazard_ratio",
+        "rate_ratio",
+        "risk_ratio",
+        "risk_difference",
+        "relative_risk_reduction",
+        "odds_ratio",
+        "difference",
+    }
 )
 
 #: Statistics that are shares of patients, between 0 and 1.
@@ -124,6 +207,7 @@ PROPORTIONS: frozenset[str] = frozenset(
         "prevalence",
         "completion",
         "responder_proportion",
+        "share_of_events",
     }
 )
 
@@ -145,4 +229,9 @@ STATISTIC_UNITS: dict[str, tuple[str, ...]] = {
     "percent_change_median": ("percent_change",),
     "percent_change_mean": ("percent_change",),
     "bound_range": UNITS,
+    "mean": TIME_UNITS,
+    "risk_ratio": ("ratio",),
+    "incidence_rate": ("1/year",),
+    "difference": (*TIME_UNITS, "1/year"),
+    "count": ("count",),
 }
