@@ -32,7 +32,9 @@ def pytest_configure(config):
     # `import osteobayes` alone must be enough for float64, here and in every child process
     os.environ.pop("JAX_ENABLE_X64", None)
     if "PYTEST_XDIST_WORKER" in os.environ:
-        os.environ["NPROC"] = "1"  # XLA's threads: one process a core is faster, and the chains' processes are like that too
+        os.environ["NPROC"] = (
+            "1"  # XLA's threads: one process a core is faster, and the chains' processes are like that too
+        )
     import osteobayes  # noqa: F401
     from osteobayes.precision import enable_compile_cache
 
