@@ -110,6 +110,27 @@ def test_differences_reductions_and_directions_keep_their_meaning(tmp_path):
     assert by["median"]["low"] == "" and "range 3 to 30" in by["median"]["note"]
 
 
+def test_what_a_table_does_not_tell_apart_is_asked(tmp_path):
+    found, questions, out = imported(
+        tmp_path,
+        row(endpoint="sre_component_proportion:radiation_to_bone"),
+        row(endpoint="marker_change:ctx", value="-60"),
+        row(endpoint="marker_change:ctx", value="", value_basis="range_or_direction_only"),
+        row(endpoint="sre_component_proportion:unheard_of"),
+    )
+    assert validate(out, lambda t: Regimen.parse(t)) == []
+    drafted = [(o["endpoint"], o["component"], o["statistic"]) for o in found[0].outcomes]
+    assert drafted == [
+        ("SRE", "radiation", "any_event_proportion"),
+        ("CTX", "", "percent_change_mean"),
+        ("CTX", "", "bound_range"),
+    ]
+    asked = {
+        (q.row, word) for q in questions for word in ("any such event", "as a mean", "unheard_of") if word in q.message
+    }
+    assert asked == {(2, "any such event"), (3, "as a mean"), (5, "unheard_of")}
+
+
 def test_cancers_of_one_study_become_arms_of_one_cancer(tmp_path):
     _, _, out = imported(
         tmp_path,

@@ -113,6 +113,14 @@ COMPONENT_WORDS = {
     "fracture": "fracture", "radiation_to_bone": "radiation", "surgery_to_bone": "surgery", "spinal_cord_compression": "cord_compression",
     "hypercalcaemia": "hypercalcaemia",
 }  # fmt: skip
+GUESSES = {
+    "percent_change_mean": ("a percent change is drafted as a mean", "read whether it is a mean or a median"),
+    "any_event_proportion": (
+        "a component is drafted as the share with any such event",
+        "read whether the table is of any event or of the first (first_event_proportion)",
+    ),
+}
+"""Statistics that a table does not tell apart from another one: what is drafted, and what to look up."""
 DIFFERENCES = {"percentage_points": "risk_difference", "percentage_points_reduction": "risk_difference"}
 CORE = ["fracture", "radiation", "surgery", "cord_compression"]
 
@@ -279,22 +287,17 @@ class _Importer:
     def rule(self, row: Line) -> tuple[str, str, str, str] | None:
         """Endpoint, statistic, estimator and component of a row; None if no rule knows its endpoint."""
         base, _, detail = row["endpoint"].partition(":")
-        if base in MARKER_RULES:
-            marker = next((m for word, m in MARKERS.items() if detail.lower().startswith(word)), None)
-            return None if marker is None else (marker, *MARKER_RULES[base], "")
-        if base not in RULES:
+        marker = next((m for word, m in MARKERS.items() if detail.lower().startswith(word)), None)
+        if base in RULES:
+            endpoint, statistic, estimator = RULES[base]
+        elif base in MARKER_RULES and marker is not None:
+            endpoint, (statistic, estimator) = marker, MARKER_RULES[base]
+        else:
             return None
-        endpoint, statistic, estimator = RULES[base]
         component = COMPONENT_WORDS.get(detail, "")
         if endpoint == "safety":
             component = detail if detail in ADVERSE_EVENTS else ""
-        if (
-            detail
-            and not component
-            and base.endswith(
-                ("_component_proportion", "_component_odds_ratio", "_component_hazard_ratio", "_component_share")
-            )
-        ):
+        if "_component_" in base and endpoint in ("SRE", "SSE") and not component:
             return None
         if row["value_basis"] == "range_or_direction_only":
             return endpoint, "bound_range", "none", component
@@ -393,6 +396,8 @@ class _Importer:
             return None
         if statistic.startswith("percent_change"):
             unit = "percent_change"
+        if statistic in GUESSES:
+            self.ask(row, "endpoint", *GUESSES[statistic])
         for column in ("value", "ci_low", "ci_high"):
             if row[column] and not _number(row[column]):
                 self.ask(row, column, f"{row[column]!r} is not a number", "write the number; words go into the note")
