@@ -144,6 +144,10 @@ class CellArrays(NamedTuple):
 def component_exposure(component: Component, agent: Agent, t: Array, horizon: float) -> Array:
     """Exposure of one component at times ``t`` (days), in the agent's own exposure unit."""
     kinetics = agent.kinetics
+    if kinetics is None:
+        raise RegimenError(
+            f"regimen `{component.text()}`: field `agent`: the model has no mechanism of {agent.name} yet; leave it out"
+        )
     constants = {
         "input_per_day": kinetics.input_per_day or exposure.SMOOTHING,
         "half_life_days": kinetics.half_life_days or 1.0,
@@ -207,7 +211,9 @@ def pack(cells: Sequence[Cell], catalogue: Catalogue, grid: Grid) -> CellArrays:
     def exposed(component: Component, agent: Agent) -> np.ndarray:
         if component not in cache:
             curve = component_exposure(component, agent, t, horizon)
-            cache[component] = np.asarray(grid.project(curve, linear=agent.kinetics.kind != "window"))
+            cache[component] = np.asarray(
+                grid.project(curve, linear=agent.kinetics is not None and agent.kinetics.kind != "window")
+            )
         return cache[component]
 
     # by (action, cell), then by what the exposure is multiplied with: exposures that share it add up

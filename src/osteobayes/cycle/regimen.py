@@ -21,7 +21,7 @@ from osteobayes.cycle.therapy import Agent, Catalogue, shipped_catalogue
 from osteobayes.errors import RegimenError
 
 _PER_DAY = {"daily": 1.0, "qd": 1.0, "bid": 0.5}
-_UNITS = ("mg/kg", "kbq/kg", "mg", "ug", "g")
+_UNITS = ("mg/kg", "mg/m2", "kbq/kg", "mbq/kg", "mbq", "gbq", "gy", "mg", "ug", "g")
 _NUMBER = r"-?\d+(?:\.\d+)?"
 _EMPTY = ("placebo", "backbone", "background", "none")
 
@@ -138,7 +138,7 @@ def _component(part: str, catalogue: Catalogue) -> Component:
     if not rest:
         return _standard(agent, catalogue)
     where = f"regimen `{part}`"
-    found = re.match(r"^(-?\d+(?:\.\d+)?)\s*([A-Za-z/]*)\s*(.*)$", rest)
+    found = re.match(r"^(-?\d+(?:\.\d+)?)\s*([A-Za-z/]*2?)\s*(.*)$", rest)
     if not found:
         raise RegimenError(f"{where}: field `amount`: expected a dose such as `{agent.standard}`, found `{rest}`")
     amount, unit, rest = float(found[1]), found[2].lower(), found[3]

@@ -1,6 +1,7 @@
 """Agents as data: ``priors/therapies/*.yaml`` names each agent's class, actions on named fluxes, kinetics and regimen."""
 
 import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -42,7 +43,11 @@ class Kinetics(_Strict):
 
 
 class Agent(_Strict):
-    """An agent: name, class, module, actions, kinetics, standard regimen."""
+    """An agent: name, class, module, actions, kinetics, standard regimen.
+
+    An agent without actions is known by name and dose only: evidence on it is read and shown, but a regimen with it cannot be
+    solved or fitted until its mechanism is written.
+    """
 
     name: str
     aliases: tuple[str, ...] = ()
@@ -52,7 +57,7 @@ class Agent(_Strict):
     standard: str
     standard_dose: float = Field(gt=0)
     actions: tuple[Action, ...]
-    kinetics: Kinetics
+    kinetics: Kinetics | None = None
     note: str = ""
     sources: tuple[dict[str, Any], ...] = ()
 
@@ -85,6 +90,10 @@ class Catalogue:
             raise PriorError(problems)
         return cls(agents)
 
+    def without_mechanism(self, agents: Iterable[str]) -> list[str]:
+        """Those of `agents` whose mechanism is not in the model."""
+        return [name for name in agents if not self.agents[name].actions]
+
     def match(self, text: str) -> tuple[Agent, str]:
         """Longest agent name or alias at the beginning of ``text``, and what follows it."""
         lowered = text.lower()
@@ -114,7 +123,10 @@ def _check(agent: Agent) -> list[tuple[str, str, str]]:
                     "fractions are " + ", ".join(sorted(FRACTIONS)),
                 )
             )
-    if agent.kinetics.kind != "window" and agent.kinetics.half_life_days is None:
+    if agent.kinetics is None:
+        if agent.actions:
+            found.append(("kinetics", "the agent has actions but no kinetics", "give its kinetics"))
+    elif agent.kinetics.kind != "window" and agent.kinetics.half_life_days is None:
         found.append(("kinetics", "the half-life is missing", "give half_life_days"))
     return found
 

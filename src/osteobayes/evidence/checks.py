@@ -9,10 +9,12 @@ from osteobayes.errors import Problem, RegimenError
 from osteobayes.schema import (
     ADVERSE_EVENTS,
     CONTRASTS,
+    DENOMINATORS,
     ENDPOINTS,
     PROPORTIONS,
     STATISTIC_UNITS,
     TIME_UNITS,
+    USE_RULES,
     OutcomeRow,
     Study,
     YamlDocument,
@@ -27,6 +29,11 @@ FREE = frozenset({"completion", "first_event_proportion"})
 #: Statistics that hold a count of patients among `n`.
 COUNTED = frozenset(
     {"proportion", "first_event_proportion", "any_event_proportion", "incidence_proportion", "completion"}
+)
+
+#: Statistics of bone metastasis that mean nothing without the population that they are a share of.
+SHARES = frozenset(
+    {"incidence_proportion", "prevalence", "share_of_events", "incidence_rate", "cumulative_incidence", "count"}
 )
 
 Finding = tuple[str, str, str]  # field, message, mend
@@ -210,6 +217,12 @@ def _time(row: Row) -> Iterator[Finding]:
         yield "time", "there is a time_unit but no time", "give the time, or empty time_unit"
     if outcome.time is None and outcome.statistic in TIMED:
         yield "time", f"a {outcome.statistic} needs its time", "give the landmark"
+    horizon = row.study.follow_up.horizon_months
+    if outcome.statistic == "median" and outcome.value is not None and horizon and outcome.unit in TIME_UNITS:
+        months = 12 * time_in_years(outcome.value, outcome.unit)
+        if months > horizon and "beyond the horizon" not in outcome.note:
+            message = f"the median of {months:.3g} months is longer than the follow-up of {horizon:g} months"
+            yield "value", message, "correct horizon_months, or say `beyond the horizon` in the note"
 
 
 def _statistic(row: Row) -> Iterator[Finding]:
@@ -217,10 +230,29 @@ def _statistic(row: Row) -> Iterator[Finding]:
     outcome = row.outcome
     if (outcome.statistic == "completion") != (outcome.endpoint == "completion"):
         yield "statistic", "the statistic `completion` and the endpoint `completion` go together", "use both or neither"
-    if outcome.statistic == "incidence_proportion" and not outcome.note:
-        yield "note", "an incidence_proportion must name its denominator", "name it in the note"
-    if outcome.use == "no" and not outcome.note:
-        yield "note", "`use` is `no` without a reason", "begin the note with the reason"
+    if outcome.endpoint == "bone_metastasis" and outcome.statistic in SHARES and outcome.denominator is None:
+        message = f"{_an(outcome.statistic)} of bone metastasis needs the population that it is a share of"
+        yield "denominator", message, f"write one of {', '.join(DENOMINATORS)}"
+    if outcome.use == "fit":
+        if rule(outcome.note):
+            yield (
+                "note",
+                f"a fitted row has the rule {rule(outcome.note)!r}",
+                "remove the rule, or set `use` to `check`",
+            )
+    elif not rule(outcome.note):
+        message = f"`use` is `{outcome.use}` but the note does not begin with the rule that says why"
+        yield "note", message, f"begin it with one of {', '.join(USE_RULES)} and a colon"
+
+
+def rule(note: str) -> str:
+    """Rule at the beginning of a note; empty if there is none."""
+    word = note.partition(":")[0].strip()
+    return word if word in USE_RULES else ""
+
+
+def _an(word: str) -> str:
+    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
 
 
 def _fit_needs(row: Row) -> Iterator[Finding]:
@@ -249,6 +281,27 @@ def _fit_needs(row: Row) -> Iterator[Finding]:
                 f"arm {arm!r} has no regimen, so nothing can be fitted to it",
                 "give its regimen, or use `check`",
             )
+        if arm in study.arm_ids and study.design != "registry" and study.arm_cancer(arm) in ("mixed", "all_solid"):
+            if not study.arm(arm).mix:
+                message = f"arm {arm!r} mixes cancers in unknown shares, so nothing can be fitted to it"
+                yield field, message, "give its mix, or use `check`"
+    if study.design == "preclinical":
+        yield "use", "animals are not fitted", "use `no` with the rule `preclinical`"
+
+
+def shared_controls(rows: Iterable[Row]) -> Iterator[Problem]:
+    """Fitted contrasts that share a control arm whose size is not printed: their covariance cannot be computed."""
+    groups: dict[tuple[str, str | None, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.outcome.use == "fit" and row.outcome.statistic in CONTRASTS:
+            groups[row.study.id, row.outcome.versus, family(row)].append(row)
+    for (_, control, name), members in groups.items():
+        if len({row.outcome.arm for row in members}) < 2 or control not in members[0].study.arm_ids:
+            continue
+        if members[0].study.arm(control).n is None:
+            message = f"contrasts of {name} share the control {control!r}, whose size is not given"
+            mend = "give its n in study.yaml (their covariance is its variance), or fit one contrast"
+            yield members[-1].problem("versus", message, mend)
 
 
 def duplicate_ids(rows: Iterable[Row]) -> Iterator[Problem]:
@@ -395,4 +448,5 @@ def set_problems(rows: list[Row]) -> Iterator[Problem]:
     """Everything that is wrong between rows."""
     yield from duplicate_ids(rows)
     yield from split_problems(rows)
+    yield from shared_controls(rows)
     yield from double_counts(rows)

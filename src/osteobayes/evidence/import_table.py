@@ -15,7 +15,16 @@ from typing import Any
 import yaml
 
 from osteobayes.errors import EvidenceError, Problem, RegimenError
-from osteobayes.schema import ADVERSE_EVENTS, COMPONENTS, CONTRASTS, ENDPOINTS, OUTCOME_COLUMNS, did_you_mean
+from osteobayes.evidence.checks import SHARES
+from osteobayes.schema import (
+    ADVERSE_EVENTS,
+    COMPONENTS,
+    CONTRASTS,
+    DENOMINATORS,
+    ENDPOINTS,
+    OUTCOME_COLUMNS,
+    did_you_mean,
+)
 
 COLUMNS = (
     "study_id", "trial_name", "nct", "first_author", "year", "citation", "doi", "pmid", "cancer_type", "subgroup", "arm_label",
@@ -31,7 +40,8 @@ UNITS = {
     "events_per_patient_year": "1/year", "events_per_patient": "count", "periods_with_events_per_patient_year": "1/year",
     "percent_reduction": "percent", "percentage_points": "percentage_point", "percentage_points_reduction": "percentage_point",
     "percent_change": "percent_change", "months_difference": "month", "events_per_patient_year_difference": "1/year",
-    "patients": "count", "metastases": "count",
+    "patients": "count", "metastases": "count", "per_100000_per_year": "per_100000_years", "per_10000_person_years": "per_10000_years",
+    "percent_per_patient_year": "percent_per_year", "hours": "hour", "per_uL": "per_uL", "pixels": "pixel", "fold": "ratio",
 }  # fmt: skip
 """Units of the table as units of the schema."""
 
@@ -91,6 +101,13 @@ RULES: dict[str, tuple[str, str, str]] = {
     "study_completion_proportion": ("completion", "completion", "crude"), "followup_median": ("follow_up", "median", "none"),
     "ae_proportion": ("safety", "proportion", "crude"), "ae_cumulative_incidence": ("safety", "cumulative_incidence", "km"),
     "ae_risk_ratio": ("safety", "risk_ratio", "model"), "ae_incidence_rate": ("safety", "incidence_rate", "none"),
+    "preclinical_lesion_area": ("lesion_area", "mean", "none"), "preclinical_lesion_area_reduction": ("lesion_area", "percent_change_mean", "none"),
+    "preclinical_lesion_count_reduction": ("lesion_count", "percent_change_mean", "none"),
+    "preclinical_tumour_burden_reduction": ("tumour_burden", "percent_change_mean", "none"),
+    "preclinical_osteoclast_reduction": ("osteoclasts", "percent_change_mean", "none"),
+    "preclinical_bone_volume_fold": ("bone_volume", "ratio_of_means", "none"), "pk_half_life": ("half_life", "median", "none"),
+    "marker_stratum_relative_risk": ("SRE", "rate_ratio", "model"), "marker_stratum_odds_ratio": ("SRE", "odds_ratio", "model"),
+    "marker_stratum_hazard_ratio": ("OS", "hazard_ratio", "cox"), "marker_response_hazard_ratio": ("OS", "hazard_ratio", "cox"),
     "bma_use_proportion": ("bone_agent_use", "prevalence", "crude"), "lesion_type_proportion": ("lesion_type", "prevalence", "crude"),
 }  # fmt: skip
 """Endpoint, statistic and estimator of each `endpoint` of the table (before its colon)."""
@@ -101,12 +118,16 @@ MARKERS = {
     "alp": "ALP",
     "ldh": "LDH",
     "psa": "PSA",
+    "platelets": "platelets",
+    "wbc": "white_cells",
+    "pthrp": "PTHrP",
     "ctx": "CTX",
     "p1np": "P1NP",
 }
 MARKER_RULES = {
     "marker_change": ("percent_change_mean", "none"), "marker_response_proportion": ("responder_proportion", "crude"),
-    "marker_progression_hazard_ratio": ("hazard_ratio", "cox"),
+    "marker_progression_hazard_ratio": ("hazard_ratio", "cox"), "marker_nadir": ("mean", "none"),
+    "preclinical_marker_ratio": ("ratio_of_means", "none"),
 }  # fmt: skip
 COMPONENT_WORDS = {
     "pathologic_fracture": "fracture", "pathologic_fracture_vertebral": "fracture", "pathologic_fracture_nonvertebral": "fracture",
@@ -257,8 +278,8 @@ class _Importer:
                     message = f"arm {arm!r}: {text!r} is not a regimen that can be read"
                     self.ask(row, "treatment", message, "write its regimen in study.yaml, or leave it null")
                 cancer = cancer_of(row["cancer_type"])
-                if not self.pure and cancer not in (None, "all_solid"):
-                    found[key]["mix"] = [{"cancer": cancer, "weight": 1.0, "source": f"all are {row['cancer_type']}"}]
+                if not self.pure and cancer is not None:
+                    found[key]["cancer"] = cancer
                 elif not self.pure:
                     message = f"arm {arm!r} holds {row['cancer_type']}"
                     self.ask(
@@ -332,8 +353,8 @@ class _Importer:
                 "n": None,
                 "regimen": self.regimen({"treatment": wanted, "dose_schedule": ""}),
             }
-            if "mix" in arms[own]:
-                arms[key]["mix"] = [dict(m) for m in arms[own]["mix"]]
+            if "cancer" in arms[own]:
+                arms[key]["cancer"] = arms[own]["cancer"]
         return arms[key]["id"]
 
     def sources(self) -> tuple[list[dict[str, Any]], dict[tuple[str, ...], str]]:
@@ -349,6 +370,8 @@ class _Importer:
                     "id": name,
                     "citation": row["citation"] or row["trial_name"] or row["study_id"],
                 }
+                if row["year"].isdigit():
+                    source["year"] = int(row["year"])
                 for kind in ("doi", "pmid"):
                     if row[kind] and kind not in doubtful:
                         source[kind] = row[kind]
@@ -416,7 +439,7 @@ class _Importer:
         value, low, high = row["value"], row["ci_low"], row["ci_high"]
         if statistic == "bound_range" and value:
             low, high, value = value, value, ""
-        if row["unit"] == "percentage_points_reduction":
+        if row["unit"] == "percentage_points_reduction" or row["endpoint"].partition(":")[0].endswith("_reduction"):
             notes.insert(0, f"printed as a reduction of {value}")
             value, low, high = (f"-{x}" if x else "" for x in (value, high, low))
         if row["ci_level"] and not _number(row["ci_level"]):
@@ -444,7 +467,11 @@ class _Importer:
                 return None
             out["versus"] = self.reference(row, arms)
         text = "; ".join(dict.fromkeys(t for t in notes if t))
-        out["note"] = f"only a range or a direction was printed; {text}" if direction else text
+        out["note"] = f"{'direction_only' if direction else 'undecided'}: {text}"
+        if endpoint == "bone_metastasis" and statistic in SHARES:
+            out["denominator"] = "diagnosed"
+            message = f"the {statistic} of bone metastasis is drafted as a share of all diagnosed"
+            self.ask(row, "endpoint", message, f"choose its denominator: {', '.join(DENOMINATORS)}")
         parts = [endpoint, component, statistic, out["arm"], f"{row['followup_months']}mo" if out["time"] else ""]
         out["outcome_id"] = f"{study}/{name_of('_'.join(p for p in parts if p))}"
         return out

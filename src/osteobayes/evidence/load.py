@@ -187,7 +187,7 @@ def _read_outcomes(path: Path, study: Study | None) -> tuple[list[checks.Row], l
             message = f"the row has {len(cells)} cells, but there are {len(header)} columns"
             problems.append(Problem(file, line, "", message, "put quotes around cells that hold a comma"))
             continue
-        printed = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
+        printed = {"denominator": ""} | {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
         try:
             outcome = OutcomeRow.model_validate(
                 {name: cell if cell or name in _TEXTS else None for name, cell in printed.items()}
@@ -202,7 +202,7 @@ def _read_outcomes(path: Path, study: Study | None) -> tuple[list[checks.Row], l
 
 def _header_problems(file: str, header: list[str]) -> Iterable[Problem]:
     """Misspelt, missing, doubled and extra columns."""
-    missing = [name for name in OUTCOME_COLUMNS if name not in header]
+    missing = [name for name in OUTCOME_COLUMNS if name not in header and name != "denominator"]
     for name in dict.fromkeys(header):
         if header.count(name) > 1:
             yield Problem(file, 1, name, "the column is there twice", "keep one")
@@ -253,6 +253,7 @@ def _table(rows: list[checks.Row], folder: Path) -> pd.DataFrame:
             "study": row.study.id,
             "cancer": row.study.arm_cancer(outcome.arm),
             "patients": row.study.patients,
+            "rule": checks.rule(outcome.note),
             "file": Path(row.file).relative_to(folder).as_posix(),
             "row": row.line,
             "time_years": None
@@ -263,7 +264,7 @@ def _table(rows: list[checks.Row], folder: Path) -> pd.DataFrame:
             else si_value(outcome.value, outcome.unit),
         }
         records.append(record)
-    extra = ["study", "cancer", "patients", "file", "row", "time_years", "value_si"]
+    extra = ["study", "cancer", "patients", "rule", "file", "row", "time_years", "value_si"]
     table = pd.DataFrame.from_records(records, columns=[*OUTCOME_COLUMNS, *extra])
     numbers = [*_NUMBERS, "time_years", "value_si"]
     table[numbers] = table[numbers].astype(float)

@@ -9,19 +9,24 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from osteobayes.schema.reading import did_you_mean
 from osteobayes.schema.vocabulary import (
+    CANCER_TUMOURS,
     ENDPOINTS,
     AdverseEvent,
     Cancer,
     Component,
     Death,
+    Denominator,
     Design,
     Detection,
     Estimator,
+    Fact,
+    FactUnit,
     Law,
     Pretreatment,
     Statistic,
     StudyCancer,
     TimeUnit,
+    Tumour,
     Unit,
     Use,
 )
@@ -54,6 +59,8 @@ class Arm(_Model):
     id: Name
     label: Text = Field(description="Name of the arm as printed.")
     n: Annotated[int, Field(gt=0)] | None = Field(default=None, description="Patients; null if not printed.")
+    cancer: StudyCancer | None = Field(default=None, description="Cancer of this arm; omit: the study's.")
+    tumour: Tumour | None = Field(default=None, description="Histology or stage; omit: the study's.")
     regimen: Text | None = Field(default=None, description="Regimen text; `placebo`: backbone only.")
     mix: list[MixMember] | None = Field(default=None, description="Omit for an arm of one cancer and one regimen.")
     overlaps: list[Name] = Field(default=[], description="Arms that share patients with this subgroup or pool.")
@@ -64,6 +71,8 @@ class Arm(_Model):
             total = math.fsum(member.weight for member in self.mix)
             if abs(total - 1) > 1e-3:
                 raise ValueError(f"the weights of the mix sum to {total:g}, not 1; correct the weights")
+            if self.cancer is not None:
+                raise ValueError("the arm has a cancer and a mix; the mix names its cancers, remove `cancer`")
         return self
 
 
@@ -74,6 +83,8 @@ class FollowUp(_Model):
     horizon_months: Months | None = None
     accrual_months: Months | None = None
     median_months: Months | None = None
+    minimum_months: Months | None = None
+    cutoff: Text | None = Field(default=None, description="Date of the data cutoff, as printed.")
     source: Text | None = None
     note: Text | None = None
 
@@ -81,6 +92,10 @@ class FollowUp(_Model):
     def _accrual_within_horizon(self) -> "FollowUp":
         if self.horizon_months and self.accrual_months and self.accrual_months > self.horizon_months:
             raise ValueError("accrual_months is longer than horizon_months; entry must end before follow-up does")
+        for field in ("median_months", "minimum_months"):
+            months = getattr(self, field)
+            if self.horizon_months and months and months > self.horizon_months:
+                raise ValueError(f"{field} is longer than horizon_months; correct one of the two")
         if self.law == "fixed" and self.horizon_months is None:
             raise ValueError("a fixed follow-up needs its horizon_months; give it, or use the law `staggered`")
         return self
@@ -92,6 +107,12 @@ class EventDefinition(_Model):
     components: Annotated[list[Component], Field(min_length=1)]
     detection: Detection
     death: Death
+    minimum_gap_days: Annotated[int, Field(gt=0)] | None = Field(
+        default=None, description="Days between two events that count as two."
+    )
+    survey_weeks: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        default=None, description="Weeks between scheduled skeletal surveys."
+    )
     note: Text | None = None
 
     @model_validator(mode="after")
@@ -106,6 +127,7 @@ class Source(_Model):
 
     id: Name
     citation: Text
+    year: Annotated[int, Field(ge=1940, le=2100)] | None = Field(default=None, description="Year of publication.")
     doi: Annotated[str, StringConstraints(pattern=r"^10\.\d{4,9}/\S+$")] | None = None
     pmid: Annotated[str, StringConstraints(pattern=r"^\d{1,9}$")] | Annotated[int, Field(gt=0)] | None = None
     seen_at: list[Text] = []
@@ -116,7 +138,33 @@ class Population(_Model):
 
     pretreatment: Pretreatment = "none"
     prior_sre_percent: Percent | None = None
+    bone_agent_percent: Percent | None = Field(default=None, description="On a bisphosphonate or denosumab at entry.")
+    visceral_percent: Percent | None = Field(default=None, description="With visceral metastases at entry.")
     note: Text | None = None
+
+
+class StudyFact(_Model):
+    """One printed fact of a study's design or population that is not an outcome."""
+
+    fact: Fact
+    of: Name | None = Field(default=None, description="What of: a tumour, an agent, a limit, a reason.")
+    arm: Name | None = Field(default=None, description="Omit: the whole study.")
+    value: Finite | Text
+    unit: FactUnit
+    low: Finite | None = None
+    high: Finite | None = None
+    n: Annotated[int, Field(gt=0)] | None = None
+    seen_at: Text
+    note: Text | None = None
+
+    @model_validator(mode="after")
+    def _value_fits_unit(self) -> "StudyFact":
+        words = self.unit in ("text", "date", "ratio")
+        if not words and not isinstance(self.value, float | int):
+            raise ValueError(f"the fact {self.fact!r} is in {self.unit} but its value is words; write unit: text")
+        if self.unit == "percent" and isinstance(self.value, float | int) and not 0 <= self.value <= 100:
+            raise ValueError(f"{self.value:g} percent is impossible for the fact {self.fact!r}; correct it")
+        return self
 
 
 class Study(_Model):
@@ -128,13 +176,15 @@ class Study(_Model):
     registry: Annotated[str, StringConstraints(pattern=r"^NCT\d{8}$")] | None = None
     design: Design
     cancer: StudyCancer
+    tumour: Tumour | None = Field(default=None, description="Histology or stage, where all patients have one.")
     setting: Text
-    years: Text | None = None
+    years: Text | None = Field(default=None, description="Years of entry or diagnosis, as printed.")
     patients: Text = Field(description="The patient set; reports that share patients name the same set.")
     population: Population = Population()
     follow_up: FollowUp
     events: dict[str, EventDefinition] = Field(default={}, description="Event definitions by endpoint name.")
     arms: Annotated[list[Arm], Field(min_length=1)]
+    facts: list[StudyFact] = Field(default=[], description="Printed facts of design and population.")
     sources: Annotated[list[Source], Field(min_length=1)]
     notes: list[Text] = []
 
@@ -155,13 +205,18 @@ class Study(_Model):
         reserved = sorted(set(self.events) & set(ENDPOINTS))
         if reserved:
             raise ValueError(f"the endpoint {reserved[0]!r} needs no event definition; remove it from events")
-        if self.cancer == "all_solid" and self.design != "registry":
-            raise ValueError("`all_solid` is for registries only; use `mixed` and give every arm its mix")
-        if self.cancer == "mixed":
-            bare = [arm.id for arm in self.arms if not arm.mix]
-            if bare:
+        if self.design not in ("registry", "cohort") and "all_solid" in (self.cancer, *(a.cancer for a in self.arms)):
+            raise ValueError("`all_solid` is for registries and cohorts; use `mixed` and give every arm its mix")
+        for where, cancer, tumour in [
+            ("the study", self.cancer, self.tumour),
+            *((f"arm {a.id!r}", a.cancer or self.cancer, a.tumour) for a in self.arms),
+        ]:
+            if tumour and tumour not in CANCER_TUMOURS.get(cancer, ()):
+                raise ValueError(f"the tumour of {where} is {tumour!r}, but its cancer is {cancer!r}; correct one")
+        for fact in self.facts:
+            if fact.arm is not None and fact.arm not in arms:
                 raise ValueError(
-                    f"the cancer is `mixed` but arm {bare[0]!r} has no mix; give the weights of its cancers"
+                    f"the fact {fact.fact!r} is of arm {fact.arm!r}, which is no arm; {did_you_mean(fact.arm, arms)}"
                 )
         return self
 
@@ -178,7 +233,7 @@ class Study(_Model):
         """Cancer, regimen and weight of each cell of an arm: one cell of weight 1 for a pure arm."""
         arm = self.arm(arm_id)
         if not arm.mix:
-            return [(self.cancer, arm.regimen, 1.0)]
+            return [(arm.cancer or self.cancer, arm.regimen, 1.0)]
         return [(member.cancer, member.regimen or arm.regimen, member.weight) for member in arm.mix]
 
     def arm_cancer(self, arm_id: str) -> str:
@@ -212,6 +267,7 @@ class OutcomeRow(_Model):
     estimator: Estimator
     events: Annotated[int, Field(ge=0)] | None
     n: Annotated[int, Field(gt=0)] | None
+    denominator: Denominator | None
     use: Use
     source: Name
     where: str

@@ -55,6 +55,114 @@ AdverseEvent = Literal[
     "pruritus",
     "skin_scc",
 ]
+Tumour = Literal[
+    "breast_hr_positive",
+    "breast_her2_positive",
+    "prostate_castration_resistant",
+    "prostate_castration_sensitive",
+    "lung_nsclc",
+    "lung_nonsquamous",
+    "lung_adenocarcinoma",
+    "lung_squamous",
+    "lung_sclc",
+    "renal",
+    "bladder",
+    "thyroid",
+    "melanoma",
+    "liver",
+    "pancreas",
+    "nasopharynx",
+    "glioma",
+    "neuroendocrine",
+    "colorectal",
+]
+Denominator = Literal[
+    "diagnosed",
+    "diagnosed_early",
+    "metastatic",
+    "advanced",
+    "bone_metastases",
+    "all_bone_metastases",
+    "all_cancers",
+    "autopsied",
+    "population",
+    "treated",
+    "lesions",
+]
+Fact = Literal[
+    "agent_mix",
+    "tumour_mix",
+    "allocation",
+    "accrual",
+    "study_start",
+    "data_cutoff",
+    "planned_duration",
+    "planned_n",
+    "trial_duration",
+    "follow_up_median",
+    "follow_up_minimum",
+    "follow_up_maximum",
+    "exposure_median",
+    "completion",
+    "withdrawal",
+    "crossover",
+    "extension",
+    "dose_interval",
+    "dose_schedule",
+    "assessment_interval",
+    "imaging_schedule",
+    "event_definition",
+    "event_minimum_gap",
+    "event_period",
+    "death_handling",
+    "proportion_denominator",
+    "hypercalcaemia_counted",
+    "non_inferiority_margin",
+    "stratification",
+    "eligibility",
+    "randomised",
+    "analysed",
+    "treated",
+    "evaluable",
+    "excluded",
+    "subset",
+    "pooled_from",
+    "intensive_pathway",
+    "induction",
+    "per_protocol",
+    "age",
+    "male",
+    "ecog",
+    "menopausal_status",
+    "receptor_status",
+    "node_positive",
+    "bone_metastases",
+    "bone_only",
+    "bone_metastasis_number",
+    "lytic_lesions",
+    "lymph_nodes",
+    "visceral_metastases",
+    "time_since_bone_metastasis",
+    "time_from_primary_to_bone_metastasis",
+    "prior_sre",
+    "prior_radiation_to_bone",
+    "prior_chemotherapy",
+    "prior_zoledronic_acid",
+    "radiotherapy_before_entry",
+    "bone_agent",
+    "pain",
+    "pain_medication",
+    "ALP",
+    "PSA",
+    "uNTx",
+    "haemoglobin",
+    "marker_measured",
+    "adverse_event_discontinuation",
+]
+FactUnit = Literal[
+    "percent", "month", "week", "day", "year", "count", "ratio", "text", "date", "IU/L", "ug/L", "g/dL",
+    "1/year", "percentage_point", "hazard_ratio",
+]  # fmt: skip
 Detection = Literal["survey", "clinical", "symptomatic"]
 Death = Literal["competing", "event", "censored"]
 Design = Literal["randomised", "single_arm", "cohort", "registry", "preclinical"]
@@ -73,6 +181,12 @@ Unit = Literal[
     "count",
     "percentage_point",
     "percent_change",
+    "percent_per_year",
+    "per_10000_years",
+    "per_100000_years",
+    "hour",
+    "per_uL",
+    "pixel",
 ]
 Estimator = Literal["crude", "km", "aj", "cox", "andersen_gill", "model", "none"]
 Use = Literal["fit", "check", "no"]
@@ -106,12 +220,17 @@ Statistic = Literal[
     "incidence_rate",
     "difference",
     "count",
+    "ratio_of_means",
 ]
 
 CANCERS: tuple[str, ...] = get_args(Cancer)
 STUDY_CANCERS: tuple[str, ...] = get_args(StudyCancer)
 COMPONENTS: tuple[str, ...] = get_args(Component)
 ADVERSE_EVENTS: tuple[str, ...] = get_args(AdverseEvent)
+TUMOURS: tuple[str, ...] = get_args(Tumour)
+DENOMINATORS: tuple[str, ...] = get_args(Denominator)
+FACTS: tuple[str, ...] = get_args(Fact)
+FACT_UNITS: tuple[str, ...] = get_args(FactUnit)
 DETECTIONS: tuple[str, ...] = get_args(Detection)
 DEATHS: tuple[str, ...] = get_args(Death)
 DESIGNS: tuple[str, ...] = get_args(Design)
@@ -155,7 +274,46 @@ ENDPOINTS: tuple[str, ...] = (
     "lesion_type",
     "bone_agent_use",
     "follow_up",
+    "PTHrP",
+    "platelets",
+    "white_cells",
+    "half_life",
+    "lesion_area",
+    "lesion_count",
+    "tumour_burden",
+    "bone_volume",
+    "osteoclasts",
 )
+
+#: Why a row is not fitted: the first words of the note of each row whose `use` is `check` or `no`, before a colon.
+USE_RULES: dict[str, str] = {
+    "same_patients": "another number of the same patients and endpoint family is fitted, here or in another study",
+    "subgroup": "part of an arm, chosen after entry or overlapping what is fitted",
+    "pooled": "pools studies or arms that are in the evidence on their own, or a meta-analysis of them",
+    "not_printed": "what a likelihood needs was not printed: n, events, interval, time, or the weights of a mixture",
+    "baseline": "describes the patients or the conduct of the study, not an outcome",
+    "not_calibrated": "a tumour after whose bone metastases too little is known to claim a calibration",
+    "transient": "read before the study ended; a later number of the same patients is preferred",
+    "direction_only": "only a direction or a range was printed",
+    "prognostic": "compares patients with each other, not treatments",
+    "confounded": "compares treatments that were not randomised (immortal time, indication)",
+    "outside_model": "a quantity that the mechanism does not predict (toxicity, pharmacokinetics, response elsewhere)",
+    "preclinical": "animals inform priors, never the likelihood",
+    "regimen": "what was given cannot be written as one regimen (dose changed, any agent of a class, none stated)",
+    "selected": "survivors or other selected patients, not comparable with their arm at entry",
+    "no_denominator": "the population that the share is of was not printed",
+    "undecided": "a draft: a person has yet to choose",
+    "doubtful": "the source contradicts itself or another one, or the number could not be traced",
+}
+
+#: Tumours of each cancer.
+CANCER_TUMOURS: dict[str, tuple[str, ...]] = {
+    "breast": tuple(t for t in TUMOURS if t.startswith("breast_")),
+    "prostate": tuple(t for t in TUMOURS if t.startswith("prostate_")),
+    "lung": tuple(t for t in TUMOURS if t.startswith("lung_")),
+    "other_solid": tuple(t for t in TUMOURS if not t.startswith(("breast_", "prostate_", "lung_"))),
+    "myeloma": (),
+}
 
 #: Columns of outcomes.csv, in order.
 OUTCOME_COLUMNS: tuple[str, ...] = (
@@ -175,6 +333,7 @@ OUTCOME_COLUMNS: tuple[str, ...] = (
     "estimator",
     "events",
     "n",
+    "denominator",
     "use",
     "source",
     "where",
@@ -191,6 +350,7 @@ CONTRASTS: frozenset[str] = frozenset(
         "relative_risk_reduction",
         "odds_ratio",
         "difference",
+        "ratio_of_means",
     }
 )
 
@@ -216,7 +376,7 @@ _SHARE = ("percent", "fraction")
 #: The units that each statistic may have.
 STATISTIC_UNITS: dict[str, tuple[str, ...]] = {
     **{statistic: _SHARE for statistic in sorted(PROPORTIONS)},
-    "median": TIME_UNITS,
+    "median": (*TIME_UNITS, "hour"),
     "median_not_reached": TIME_UNITS,
     "hazard_ratio": ("ratio",),
     "rate_ratio": ("ratio",),
@@ -229,9 +389,10 @@ STATISTIC_UNITS: dict[str, tuple[str, ...]] = {
     "percent_change_median": ("percent_change",),
     "percent_change_mean": ("percent_change",),
     "bound_range": UNITS,
-    "mean": TIME_UNITS,
+    "mean": (*TIME_UNITS, "hour", "per_uL", "pixel", "count"),
     "risk_ratio": ("ratio",),
-    "incidence_rate": ("1/year",),
+    "ratio_of_means": ("ratio",),
+    "incidence_rate": ("1/year", "percent_per_year", "per_10000_years", "per_100000_years"),
     "difference": (*TIME_UNITS, "1/year"),
     "count": ("count",),
 }
