@@ -19,6 +19,15 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 err = Console(stderr=True)
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_UNUSABLE, EXIT_INTERRUPTED = 1, 2, 3, 130
 
+Data = Annotated[
+    list[Path] | None,
+    typer.Option("--data", help="Folder of datasets that is added to those that ship; may be repeated."),
+]
+OnlyData = Annotated[
+    list[Path] | None,
+    typer.Option("--only-data", help="Folder of datasets that replaces those that ship; may be repeated."),
+]
+Without = Annotated[list[str] | None, typer.Option("--without", help="Study that is left out; may be repeated.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
@@ -27,6 +36,20 @@ def _start() -> None:
 
     require_float64()
     enable_compile_cache()
+
+
+def _folders(data: list[Path] | None, only: list[Path] | None) -> list[Path]:
+    """Folders of datasets: those that ship and the added ones, or the ones that replace them."""
+    from osteobayes.paths import shipped
+
+    return [*(only or [shipped("datasets")]), *(data or [])]
+
+
+def _parse(text: str) -> None:
+    """Raise `RegimenError` for a regimen text that cannot be read."""
+    from osteobayes.cycle import Regimen
+
+    Regimen.parse(text)
 
 
 def _say(text: str, as_json: bool) -> None:
@@ -124,7 +147,12 @@ def _finish(run: Any, cancers: list[str] | None, as_json: bool) -> int:
 
 @app.command()
 def calibrate(
-    data: Annotated[Path | None, typer.Option(help="Folder of datasets (default: shipped).")] = None,
+    data: Data = None,
+    only_data: OnlyData = None,
+    without: Without = None,
+    select: Annotated[
+        str, typer.Option(help="Selection of the shipped studies (datasets/selections.yaml); `all` for every study.")
+    ] = "core",
     priors: Annotated[Path | None, typer.Option(help="Folder of priors (default: shipped).")] = None,
     overlay: Annotated[Path | None, typer.Option(help="File that changes some priors.")] = None,
     cancer: Annotated[
@@ -149,9 +177,9 @@ def calibrate(
     starts = 4 if draws >= 100 else 2
     try:
         run = fit(
-            data, priors, out, overlay, lambda text: _say(text, as_json), bar.advance,
+            _folders(data, only_data), priors, out, overlay, lambda text: _say(text, as_json), bar.advance,
             lambda run: prepare(run, cancer), chains=chains, draws=draws, tune=tune,
-            seed=seed, cancers=tuple(cancer) if cancer else None, block=block, prior_draws=prior_draws, starts=starts,
+            seed=seed, cancers=tuple(cancer) if cancer else None, select=select, without=tuple(without or ()), block=block, prior_draws=prior_draws, starts=starts,
         )  # fmt: skip
     finally:
         bar.stop()
@@ -215,29 +243,92 @@ def predict(
 
 @app.command()
 def validate(
-    folder: Annotated[Path | None, typer.Argument(help="Folder of datasets (default: shipped).")] = None,
+    folder: Annotated[
+        list[Path] | None, typer.Argument(help="Folders of datasets, read together (default: shipped).")
+    ] = None,
+    rows: Annotated[bool, typer.Option("--rows", help="List the use of every row.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Check a folder of datasets; every problem at once, with file, row, field and mend."""
-    from osteobayes.cycle import Regimen
-    from osteobayes.evidence import Evidence
+    """Check folders of datasets: every problem at once with its mend, or what each row is used for."""
+    from osteobayes.evidence import Evidence, summary
     from osteobayes.evidence import validate as check
-    from osteobayes.paths import shipped
 
-    where = folder or shipped("datasets")
-
-    def parse(text: str) -> None:
-        Regimen.parse(text)
-
-    problems = check(where, parse)
+    folders = _folders(None, folder)
+    problems = check(*folders, check_regimen=_parse)
     if as_json:
-        print(json.dumps({"folder": str(where), "problems": [asdict(p) for p in problems]}))
+        found = None if problems else Evidence.load(*folders, check_regimen=_parse).uses()
+        content = {
+            "folders": [str(f) for f in folders], "problems": [asdict(p) for p in problems],
+            "rows": [] if found is None else json.loads(found.to_json(orient="records")),  # pyright: ignore[reportArgumentType]
+        }  # fmt: skip
+        print(json.dumps(content))
     elif problems:
         for p in problems:
             err.print(str(p), highlight=False, soft_wrap=True, markup=False)
+        err.print(f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}", highlight=False)
     else:
-        Console().print(str(Evidence.load(where, parse)), highlight=False, markup=False)
+        evidence = Evidence.load(*folders, check_regimen=_parse)
+        found = evidence.uses()
+        text = f"no problem in {len(evidence.studies)} studies with {len(found)} rows\n\n{summary(found)}"
+        if rows or len(found) <= 40:
+            text += "\n\n" + "\n".join(_use_line(row) for row in found.itertuples())
+        Console().print(text, highlight=False, markup=False, soft_wrap=True)
     raise typer.Exit(EXIT_BAD_INPUT if problems else 0)
+
+
+def _use_line(row: Any) -> str:
+    """Write what one row is used for."""
+    if row.use != "fit":
+        return f"{row.file}:{row.row} {row.outcome_id}: {row.use} ({row.rule})"
+    return f"{row.file}:{row.row} {row.outcome_id}: fit, {row.unusable or row.family}"
+
+
+@app.command()
+def show(
+    data: Data = None,
+    only_data: OnlyData = None,
+    without: Without = None,
+    select: Annotated[str, typer.Option(help="Selection of the shipped studies, or `all`.")] = "all",
+    study: Annotated[list[str] | None, typer.Option(help="Study; may be repeated.")] = None,
+    cancer: Annotated[list[str] | None, typer.Option(help="Cancer or tumour; may be repeated.")] = None,
+    therapy: Annotated[list[str] | None, typer.Option(help="Agent or class; may be repeated.")] = None,
+    endpoint: Annotated[list[str] | None, typer.Option(help="Endpoint; may be repeated.")] = None,
+    design: Annotated[list[str] | None, typer.Option(help="Design; may be repeated.")] = None,
+    years: Annotated[tuple[int, int] | None, typer.Option(help="First and last year of publication.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the network as a page to this file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Print the evidence as a network: studies, arms, patients, endpoints, and what randomised comparisons link."""
+    from osteobayes.evidence import Evidence, network
+
+    evidence = Evidence.load(*_folders(data, only_data), check_regimen=_parse).choose(select)
+    if without:
+        evidence = evidence.drop(without)
+    evidence = evidence.select(
+        cancer=cancer, therapy=therapy, endpoint=endpoint, design=design, years=years, study=study
+    )
+    if html is not None:
+        html.write_text(network.page(evidence), encoding="utf-8")
+        _say(f"written: {html}", as_json)
+    if as_json:
+        print(json.dumps(network.summary(evidence)))
+    elif html is None:
+        Console().print(str(evidence), highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def new_study(
+    study_id: Annotated[str, typer.Argument(help="Id of the study: lower case, digits, underscores.")],
+    out: Annotated[Path, typer.Option(help="Folder of your datasets (created).")] = Path("datasets"),
+) -> None:
+    """Write a commented template of a study that validates once it is filled."""
+    from osteobayes.evidence.template import write_template
+
+    place = write_template(study_id, out)
+    _say(
+        f"written: {place / 'study.yaml'} and {place / 'outcomes.csv'}; fill what says FILL, then `osteobayes validate {out}`",
+        False,
+    )
 
 
 @app.command()
@@ -247,16 +338,12 @@ def import_table(
     as_json: Json = False,
 ) -> None:
     """Turn a long table into draft study folders, and say row by row what a person must decide."""
-    from osteobayes.cycle import Regimen
     from osteobayes.evidence import validate as check
     from osteobayes.evidence.import_table import drafts, read_long_table, write
 
-    def parse(text: str) -> None:
-        Regimen.parse(text)
-
-    found, questions = drafts(read_long_table(table), table.name, parse)
+    found, questions = drafts(read_long_table(table), table.name, _parse)
     folders, rows = list(write(found, out)), sum(len(d.rows) for d in found)
-    questions += check(out, parse)
+    questions += check(out, check_regimen=_parse)
     if as_json:
         print(
             json.dumps({"drafts": [str(f) for f in folders], "rows": rows, "questions": [asdict(q) for q in questions]})

@@ -270,6 +270,49 @@ def log_rank(time: ArrayLike, event: ArrayLike, group: ArrayLike) -> LogRank:
     )
 
 
+@dataclass(frozen=True)
+class IntervalCounts:
+    """Patients counted by interval; all arrays [I] but `edges` [I + 1]."""
+
+    edges: Floats
+    """Ends of the intervals, increasing from 0; an interval holds its right end."""
+    at_risk: Ints
+    """At risk at the beginning of the interval."""
+    events: Ints
+    """Events in it."""
+    censored: Ints
+    """Censored in it; those whose time is the last edge are censored in the last interval."""
+
+
+def interval_counts(time: ArrayLike, event: ArrayLike, edges: ArrayLike) -> IntervalCounts:
+    """Count individual (or reconstructed) times by interval.
+
+    Parameters
+    ----------
+    time, event
+        [N] times from 0 on and event flags.
+    edges
+        [I + 1] increasing, the first 0, the last not before the last time.
+
+    Raises
+    ------
+    ValueError
+        Edges that do not increase from 0, or end before the last time.
+    """
+    t = _times(time)
+    d = _flags(event, t.size)
+    e = np.asarray(edges, float)
+    if e.ndim != 1 or e.size < 2 or e[0] != 0 or np.any(np.diff(e) <= 0):
+        raise ValueError("the edges must increase from 0 and make at least one interval")
+    if e[-1] < t.max() - 1e-9:
+        raise ValueError(f"the last edge {e[-1]:g} is before the last time {t.max():g}")
+    place = np.clip(np.searchsorted(e, t, side="left") - 1, 0, e.size - 2)
+    events = np.bincount(place[d], minlength=e.size - 1).astype(np.int64)
+    censored = np.bincount(place[~d], minlength=e.size - 1).astype(np.int64)
+    at_risk = t.size - np.concatenate([[0], np.cumsum(events + censored)[:-1]])
+    return IntervalCounts(e, at_risk.astype(np.int64), events, censored)
+
+
 def guyot(
     time: ArrayLike,
     survival: ArrayLike,

@@ -1,5 +1,6 @@
 """The evidence: reads `datasets/`, checks it, and prints itself as a network."""
 
 from osteobayes.evidence.load import Evidence, validate
+from osteobayes.evidence.uses import summary
 
-__all__ = ["Evidence", "validate"]
+__all__ = ["Evidence", "summary", "validate"]

@@ -228,6 +228,8 @@ def _time(row: Row) -> Iterator[Finding]:
 def _statistic(row: Row) -> Iterator[Finding]:
     """Check that statistic and endpoint go together, and that what must be explained is."""
     outcome = row.outcome
+    if outcome.statistic == "interval_counts":
+        yield "statistic", "interval counts belong to a curve", "put the curve into km/ and declare it in study.yaml"
     if (outcome.statistic == "completion") != (outcome.endpoint == "completion"):
         yield "statistic", "the statistic `completion` and the endpoint `completion` go together", "use both or neither"
     if outcome.endpoint == "bone_metastasis" and outcome.statistic in SHARES and outcome.denominator is None:

@@ -1,28 +1,39 @@
 """Reads `datasets/`: all problems at once, or the evidence."""
 
-import csv
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import xarray as xr
 from pydantic import ValidationError
 
+from osteobayes.cycle import Catalogue
+from osteobayes.cycle.therapy import shipped_catalogue
 from osteobayes.errors import EvidenceError, OsteobayesError, Problem
 from osteobayes.evidence import checks, network
+from osteobayes.evidence.curves import CurveData, read_curves
+from osteobayes.evidence.uses import uses
 from osteobayes.schema import (
     OUTCOME_COLUMNS,
     OutcomeRow,
+    Selections,
     Study,
+    StudyFact,
     did_you_mean,
+    plain_number,
     read_model,
+    read_table,
     si_value,
     time_in_years,
 )
 
 CheckRegimen = Callable[[str], None]
 
+SKELETAL = "skeletal events"
+"""Endpoints with an event definition, together."""
 _TEXTS = ("where", "note")
 _NUMBERS = ("time", "value", "low", "high", "level")
 _INTEGERS = ("events", "n")
@@ -37,21 +48,27 @@ class Evidence:
     studies
         Studies by id.
     outcomes
-        One row a published number: the columns of `outcomes.csv`, and `study`, `cancer` (of the arm), `patients`,
-        `file`, `row`, `time_years` and `value_si` (shares as fractions, times in years, rates a year).
+        One row a published number: the columns of `outcomes.csv`, and `study`, `cancer` (of the arm), `patients`, `rule` (why
+        it is not fitted), `file`, `row`, `time_years` and `value_si` (shares as fractions, times in years, rates a year).
+    selections
+        Named lists of studies (``selections.yaml`` of the folders; studies of a folder without one are in every selection).
+    curves
+        Kaplan-Meier curves and individual times by `<study>/<endpoint>_<arm>`.
     """
 
     studies: dict[str, Study]
     outcomes: pd.DataFrame
+    selections: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    curves: dict[str, CurveData] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, folder: Path | str, check_regimen: CheckRegimen | None = None) -> "Evidence":
-        """Read a folder of datasets.
+    def load(cls, *folders: Path | str, check_regimen: CheckRegimen | None = None) -> "Evidence":
+        """Read folders of datasets.
 
         Parameters
         ----------
-        folder
-            Folder with one folder a study.
+        *folders
+            Folders with one folder a study. No two may hold a study of the same id.
         check_regimen
             Called with every regimen text; raises `RegimenError` for one that cannot be read.
 
@@ -60,39 +77,148 @@ class Evidence:
         EvidenceError
             With every problem that was found.
         """
-        studies, rows, problems = _read(Path(folder), check_regimen)
-        if problems:
-            raise EvidenceError(problems)
-        return cls(studies, _table(rows, Path(folder)))
+        read = _read([Path(folder) for folder in folders], check_regimen)
+        if read.problems:
+            raise EvidenceError(read.problems)
+        return cls(read.studies, _table(read.rows), read.selections, read.curves)
 
-    def subset(
+    def choose(self, selection: str) -> "Evidence":
+        """Keep the studies of a named selection; `all` keeps every study.
+
+        Raises
+        ------
+        OsteobayesError
+            If no folder has a selection of that name.
+        """
+        if selection == "all":
+            return self
+        if selection not in self.selections:
+            if not self.selections:  # folders without selections: there is nothing to choose from
+                return self
+            names = [*self.selections, "all"]
+            raise OsteobayesError(f"there is no selection {selection!r}; {did_you_mean(selection, names)}")
+        return self.select(study=self.selections[selection])
+
+    def select(
         self,
-        cancers: Iterable[str] | None = None,
-        studies: Iterable[str] | None = None,
-        exclude: Iterable[str] | None = None,
+        *,
+        cancer: str | Iterable[str] | None = None,
+        therapy: str | Iterable[str] | None = None,
+        endpoint: str | Iterable[str] | None = None,
+        design: str | Iterable[str] | None = None,
+        years: tuple[int, int] | None = None,
+        study: str | Iterable[str] | None = None,
+        catalogue: Catalogue | None = None,
     ) -> "Evidence":
-        """Keep some of the studies.
+        """Keep the studies (for `endpoint`: and the rows) that meet every condition given; each takes a word or several.
 
         Parameters
         ----------
-        cancers
-            Keep the studies in which a main arm (not a subgroup) holds one of these cancers, alone or in a mix.
-        studies
-            Keep these studies.
-        exclude
-            Leave these studies out, whatever the other two say.
+        cancer
+            A main arm (not a subgroup) holds one of these cancers or tumours, alone or in a mix.
+        therapy
+            An arm gets one of these agents, or an agent of one of these classes.
+        endpoint
+            Rows of these endpoints; `skeletal events` is every endpoint with an event definition.
+        design
+            Designs of `study.yaml`.
+        years
+            First and last year: one of the study's sources was published within them.
+        study
+            Ids of studies.
+        catalogue
+            Agents; those that ship by default.
+
+        Raises
+        ------
+        OsteobayesError
+            If the evidence holds nothing of that name.
         """
-        present = sorted({cancer for study in self.studies.values() for cancer in _cancers(study)})
-        wanted = set(_known(cancers, present, "cancer")) if cancers is not None else None
-        named = set(_known(studies, self.studies, "study")) if studies is not None else set(self.studies)
-        dropped = set(_known(exclude or (), self.studies, "study"))
-        kept = {
-            name: study
-            for name, study in self.studies.items()
-            if name in named - dropped and (wanted is None or wanted & _cancers(study))
-        }
-        outcomes = self.outcomes.loc[self.outcomes["study"].isin(list(kept)), :].reset_index(drop=True)
-        return Evidence(kept, outcomes)
+        studies = self.studies
+        if study is not None:
+            wanted = set(_known(study, self.studies, "study"))
+            studies = {name: s for name, s in studies.items() if name in wanted}
+        if cancer is not None:
+            wanted = set(_known(cancer, sorted({c for s in self.studies.values() for c in _cancers(s)}), "cancer"))
+            studies = {name: s for name, s in studies.items() if wanted & _cancers(s)}
+        if therapy is not None:
+            catalogue = catalogue or shipped_catalogue()
+            given = {name: network.therapies(s, catalogue) for name, s in self.studies.items()}
+            wanted = set(_known(therapy, sorted({t for names in given.values() for t in names}), "therapy"))
+            studies = {name: s for name, s in studies.items() if wanted & given[name]}
+        if design is not None:
+            wanted = set(_known(design, sorted({s.design for s in self.studies.values()}), "design"))
+            studies = {name: s for name, s in studies.items() if s.design in wanted}
+        if years is not None:
+            first, last = years
+            if first > last:
+                raise OsteobayesError(f"the first year {first} is after the last, {last}; exchange them")
+            studies = {
+                name: s for name, s in studies.items() if any(x.year and first <= x.year <= last for x in s.sources)
+            }
+        kept = self.outcomes["study"].isin(list(studies))
+        if endpoint is not None:
+            names = self.outcomes["endpoint"].tolist()
+            skeletal = {e for s in self.studies.values() for e in s.events}
+            wanted = set(_known(endpoint, [*sorted(set(names)), SKELETAL], "endpoint"))
+            wanted |= skeletal if SKELETAL in wanted else set()
+            kept &= self.outcomes["endpoint"].isin(list(wanted))
+            left = set(self.outcomes.loc[kept, "study"])
+            studies = {name: s for name, s in studies.items() if name in left}
+        return self._keep(studies, self.outcomes.loc[kept, :])
+
+    def drop(self, study: str | Iterable[str]) -> "Evidence":
+        """Leave studies out.
+
+        Raises
+        ------
+        OsteobayesError
+            If the evidence holds no study of that name.
+        """
+        dropped = set(_known(study, self.studies, "study"))
+        studies = {name: s for name, s in self.studies.items() if name not in dropped}
+        return self._keep(studies, self.outcomes.loc[~self.outcomes["study"].isin(list(dropped)), :])
+
+    def _keep(self, studies: dict[str, Study], outcomes: pd.DataFrame) -> "Evidence":
+        selections = {name: tuple(s for s in ids if s in studies) for name, ids in self.selections.items()}
+        curves = {name: c for name, c in self.curves.items() if c.study in studies}
+        return Evidence(studies, outcomes.reset_index(drop=True), selections, curves)
+
+    @cached_property
+    def arms(self) -> pd.DataFrame:
+        """One row a cell of an arm: study, arm, label, n, cancer, regimen, weight, main (shares patients with no other arm)."""
+        records = [
+            {
+                "study": study.id, "arm": arm.id, "label": arm.label, "n": arm.n, "cancer": cancer, "tumour": arm.tumour or study.tumour or "",
+                "regimen": regimen or "", "weight": weight, "main": not arm.overlaps,
+            }
+            for study in self.studies.values() for arm in study.arms for cancer, regimen, weight in study.members(arm.id)
+        ]  # fmt: skip
+        columns = ["study", "arm", "label", "n", "cancer", "tumour", "regimen", "weight", "main"]
+        return pd.DataFrame.from_records(records, columns=columns).astype({"n": "Int64"})
+
+    @cached_property
+    def facts(self) -> pd.DataFrame:
+        """One row a printed fact of design or population."""
+        records = [{"study": s.id, **fact.model_dump()} for s in self.studies.values() for fact in s.facts]
+        columns = ["study", *StudyFact.model_fields]
+        return pd.DataFrame.from_records(records, columns=columns)
+
+    def to_xarray(self) -> xr.Dataset:
+        """Labelled view: dim `outcome` (ids), the numbers as variables, the words as coordinates."""
+        table = self.outcomes.set_index("outcome_id")
+        numbers = [*_NUMBERS, *_INTEGERS, "time_years", "value_si"]
+        words = [name for name in table.columns if name not in (*numbers, "row")]
+        return xr.Dataset(
+            {name: ("outcome", table[name].astype(float).to_numpy()) for name in numbers},
+            {"outcome": table.index.to_numpy(str)}
+            | {name: ("outcome", table[name].to_numpy(str)) for name in words}
+            | {"row": ("outcome", table["row"].to_numpy(int))},
+        )
+
+    def uses(self, catalogue: Catalogue | None = None) -> pd.DataFrame:
+        """What each row is used for, and why the model cannot use it (:func:`osteobayes.evidence.uses.uses`)."""
+        return uses(self.outcomes, self.studies, catalogue or shipped_catalogue())
 
     def __str__(self) -> str:
         return network.text(self)
@@ -103,18 +229,19 @@ class Evidence:
         return network.html(self)
 
 
-def validate(folder: Path | str, check_regimen: CheckRegimen | None = None) -> list[Problem]:
-    """Every problem of a folder of datasets, sorted by file and row; an empty list if there is none."""
-    _, _, problems = _read(Path(folder), check_regimen)
-    return problems
+def validate(*folders: Path | str, check_regimen: CheckRegimen | None = None) -> list[Problem]:
+    """Every problem of folders of datasets, sorted by file and row; an empty list if there is none."""
+    return _read([Path(folder) for folder in folders], check_regimen).problems
 
 
 def _cancers(study: Study) -> set[str]:
-    """Cancers that the main arms of a study hold."""
-    return {cancer for arm in study.arms if not arm.overlaps for cancer, _, _ in study.members(arm.id)}
+    """Cancers and tumours that the main arms of a study hold."""
+    main = [arm for arm in study.arms if not arm.overlaps]
+    found = {cancer for arm in main for cancer, _, _ in study.members(arm.id)}
+    return found | {tumour for arm in main if (tumour := arm.tumour or study.tumour)}
 
 
-def _known(names: Iterable[str], known: Iterable[str], what: str) -> list[str]:
+def _known(names: str | Iterable[str], known: Iterable[str], what: str) -> list[str]:
     """Return `names` as a list, after refusing the ones that are not known."""
     names, known = ([names] if isinstance(names, str) else list(names)), list(known)
     for name in names:
@@ -123,34 +250,80 @@ def _known(names: Iterable[str], known: Iterable[str], what: str) -> list[str]:
     return names
 
 
-def _read(folder: Path, check_regimen: CheckRegimen | None) -> tuple[dict[str, Study], list[checks.Row], list[Problem]]:
-    """Read and check a folder of datasets."""
-    if not folder.is_dir():
-        return (
-            {},
-            [],
-            [Problem(folder.as_posix(), None, "", "there is no such folder", "give the folder of the datasets")],
-        )
-    places = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "_")))
-    studies: dict[str, Study] = {}
-    rows: list[checks.Row] = []
-    problems: list[Problem] = []
-    if not places:
-        problems.append(
-            Problem(folder.as_posix(), None, "", "the folder holds no study", "add a folder for each study")
-        )
-    for place in places:
-        study, found = _read_study(place, check_regimen)
-        problems += found
-        read, found = _read_outcomes(place / "outcomes.csv", study)
-        problems += found
-        rows += read
-        if study is not None:
-            studies[study.id] = study
-    for row in rows:
-        problems += checks.row_problems(row)
-    problems += checks.set_problems(rows)
-    return studies, rows, sorted(problems, key=lambda problem: problem.sort_key)
+@dataclass
+class _Reading:
+    """What was read of all folders."""
+
+    studies: dict[str, Study] = field(default_factory=dict)
+    rows: list[checks.Row] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    selections: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    curves: dict[str, CurveData] = field(default_factory=dict)
+
+
+def _read(folders: list[Path], check_regimen: CheckRegimen | None) -> _Reading:
+    """Read and check folders of datasets."""
+    out = _Reading()
+    places: dict[str, Path] = {}
+    chosen: list[tuple[dict[str, list[str]], list[str]]] = []
+    for folder in folders:
+        if not folder.is_dir():
+            message = "there is no such folder"
+            out.problems.append(Problem(folder.as_posix(), None, "", message, "give the folder of the datasets"))
+            continue
+        found = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "_")))
+        if not found:
+            message = "the folder holds no study"
+            if (folder / "study.yaml").is_file():
+                message = "the folder is one study, not a folder of studies"
+            out.problems.append(Problem(folder.as_posix(), None, "", message, "add a folder for each study"))
+        for place in found:
+            if place.name in places:
+                message = f"a study {place.name!r} is already in {places[place.name].parent.as_posix()}"
+                mend = "rename yours, or leave the other one out"
+                out.problems.append(Problem(place.as_posix(), None, "", message, mend))
+                continue
+            places[place.name] = place
+            _read_place(out, place, check_regimen)
+        lists = _read_selections(out, folder / "selections.yaml", [place.name for place in found])
+        chosen.append((lists, [place.name for place in found]))
+    names = list(dict.fromkeys(name for lists, _ in chosen for name in lists))
+    out.selections = {name: tuple(s for lists, own in chosen for s in lists.get(name, own)) for name in names}
+    for row in out.rows:
+        out.problems += checks.row_problems(row)
+    out.problems += checks.set_problems([*out.rows, *(c.as_row for c in out.curves.values())])
+    out.problems.sort(key=lambda problem: problem.sort_key)
+    return out
+
+
+def _read_place(out: _Reading, place: Path, check_regimen: CheckRegimen | None) -> None:
+    """Read the folder of one study."""
+    study, found = _read_study(place, check_regimen)
+    out.problems += found
+    rows, found = _read_outcomes(place / "outcomes.csv", study)
+    out.problems += found
+    out.rows += rows
+    if study is not None:
+        out.studies[study.id] = study
+        curves, found = read_curves(place, study)
+        out.problems += found
+        out.curves |= curves
+
+
+def _read_selections(out: _Reading, path: Path, studies: list[str]) -> dict[str, list[str]]:
+    """Read `selections.yaml`, if it is there."""
+    if not path.is_file():
+        return {}
+    content, document, problems = read_model(Selections, path)
+    out.problems += problems
+    if content is None:
+        return {}
+    for name, selection in content.selections.items():
+        for i, study in enumerate(selection.studies):
+            if study not in studies:
+                key = ("selections", name, "studies", i)
+                out.problems.append(document.problem(key, f"there is no study {study!r}", did_you_mean(study, studies)))
+    return {name: list(selection.studies) for name, selection in content.selections.items()}
 
 
 def _read_study(place: Path, check_regimen: CheckRegimen | None) -> tuple[Study | None, list[Problem]]:
@@ -167,27 +340,31 @@ def _read_study(place: Path, check_regimen: CheckRegimen | None) -> tuple[Study 
 def _read_outcomes(path: Path, study: Study | None) -> tuple[list[checks.Row], list[Problem]]:
     """Read one `outcomes.csv`; without its study only the cells are checked."""
     file = path.as_posix()
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            lines = [(reader.line_num, cells) for cells in reader]
-    except FileNotFoundError:
-        return [], [Problem(file, None, "", "the file is missing", "write it")]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        return [], [Problem(file, None, "", f"the file cannot be read ({error})", "save it as CSV in UTF-8")]
+    table = read_table(path, OUTCOME_COLUMNS)
+    if table.problems:
+        return [], list(table.problems)
+    header = table.header
+    if len(set(header) & set(OUTCOME_COLUMNS)) < 3:
+        mend = f"begin the file with the names of its columns: {', '.join(OUTCOME_COLUMNS)}"
+        return [], [Problem(file, 1, "", "the first line is not a header", mend)]
     problems = list(_header_problems(file, header))
     if problems:
         return [], problems
     rows: list[checks.Row] = []
-    for line, cells in lines:
-        if not any(cell.strip() for cell in cells):
-            continue
+    for line, cells in table.rows:
         if len(cells) != len(header):
             message = f"the row has {len(cells)} cells, but there are {len(header)} columns"
-            problems.append(Problem(file, line, "", message, "put quotes around cells that hold a comma"))
+            problems.append(Problem(file, line, "", message, "put quotes around cells that hold the separator"))
             continue
-        printed = {"denominator": ""} | {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
+        printed = {"denominator": ""} | dict(zip(header, cells, strict=True))
+        refused = []
+        for name in (*_NUMBERS, *_INTEGERS):
+            printed[name], wrong = plain_number(printed[name], table.decimal_comma) if printed[name] else ("", None)
+            if wrong:
+                refused.append(Problem(file, line, name, *wrong))
+        if refused:
+            problems += refused
+            continue
         try:
             outcome = OutcomeRow.model_validate(
                 {name: cell if cell or name in _TEXTS else None for name, cell in printed.items()}
@@ -197,6 +374,8 @@ def _read_outcomes(path: Path, study: Study | None) -> tuple[list[checks.Row], l
             continue
         if study is not None:
             rows.append(checks.Row(file, line, study, printed, outcome))
+    if not table.rows:
+        problems.append(Problem(file, None, "", "the file holds no outcome", "write one row a published number"))
     return rows, problems
 
 
@@ -243,7 +422,7 @@ def _cell_problem(file: str, line: int, detail: Any) -> Problem:
     return Problem(file, line, name, f"{value!r}: {detail['msg'].lower()}", "correct the cell")
 
 
-def _table(rows: list[checks.Row], folder: Path) -> pd.DataFrame:
+def _table(rows: list[checks.Row]) -> pd.DataFrame:
     """Rows as a data frame."""
     records = []
     for row in rows:
@@ -254,7 +433,7 @@ def _table(rows: list[checks.Row], folder: Path) -> pd.DataFrame:
             "cancer": row.study.arm_cancer(outcome.arm),
             "patients": row.study.patients,
             "rule": checks.rule(outcome.note),
-            "file": Path(row.file).relative_to(folder).as_posix(),
+            "file": "/".join(Path(row.file).parts[-2:]),
             "row": row.line,
             "time_years": None
             if outcome.time is None or outcome.time_unit is None

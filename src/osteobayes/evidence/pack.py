@@ -5,19 +5,19 @@
 # pyright: reportReturnType=false, reportAssignmentType=false
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Array, Float, Int
+from scipy.stats import norm
 
 from osteobayes.cycle import Catalogue, Cell, Grid, Regimen
 from osteobayes.evidence.load import Evidence
+from osteobayes.evidence.uses import FAMILIES, family_of, unusable
 from osteobayes.schema import CANCERS, COMPONENTS, DETECTIONS, Study
 
-FAMILIES = ("crude", "split", "completion", "median", "hazard_ratio", "rate", "incidence", "incidence_curve")
-"""Statistic families; each is one observed variable with dim ``outcome``."""
 KINDS = ("SRE", "OS", "PFS")
 """Time-to-event kinds: skeletal events, overall survival, progression-free survival."""
 _UNSEEN = 10_000
@@ -150,6 +150,10 @@ class Packed:
         Coordinates of study-level parameters.
     table
         One row an outcome: family, study, arm, endpoint, cancer, classes.
+    assumed
+        Sentences: what was assumed where no source prints it.
+    left_out
+        Rows with the wanted use that the model cannot use, and why.
     """
 
     cells: tuple[Cell, ...]
@@ -162,6 +166,7 @@ class Packed:
     coords: dict[str, tuple[str, ...]]
     table: pd.DataFrame
     assumed: tuple[str, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -271,7 +276,10 @@ def pack(
         b.effects[dim] = {}
     t = grid.years
     frame = evidence.outcomes
-    rows = frame[frame["use"] == use]
+    wanted = frame[frame["use"] == use]
+    reasons = [unusable(row, evidence.studies[row.study], catalogue) for row in wanted.itertuples()]
+    left_out = {o: why for o, why in zip(wanted["outcome_id"], reasons, strict=True) if why}
+    rows = wanted[[not why for why in reasons]]
     out: dict[str, list] = {f: [] for f in FAMILIES}
     keys: dict[str, list[str]] = {f: [] for f in FAMILIES}
     seen: dict[str, list] = {f: [] for f in FAMILIES}
@@ -300,16 +308,17 @@ def pack(
         study = evidence.studies[row.study]
         kind = _kind(row.endpoint)
         definition = row.endpoint if row.endpoint in study.events else ""
-        if row.statistic == "proportion" and definition:
+        family = family_of(row.statistic, row.endpoint, row.component, study)
+        if family == "crude":
             note("crude", row.outcome_id, row, float(row.events))
             out["crude"].append(
                 (b.arm("SRE", row.study, row.arm, definition), quadrature(t, until(row, study)), float(row.n))
             )
-        elif row.statistic == "completion":
+        elif family == "completion":
             years = until(row, study)
             note("completion", row.outcome_id, row, float(row.events))
             out["completion"].append((b.arm("OS", row.study, row.arm), interpolation(t, years), years, float(row.n)))
-        elif row.statistic in ("median", "median_not_reached") and (definition or kind != "SRE"):
+        elif family == "median":
             reached = row.statistic == "median"
             end = until(row, study)
             x = float(row.value_si) if reached else end
@@ -319,16 +328,17 @@ def pack(
                 (kind, b.arm(kind, row.study, row.arm, definition), _limit(row.low, scale), _limit(row.high, scale),
                  float(reached), float(row.n), min(b.horizon(study)[0], float(t[-1])))
             )  # fmt: skip
-        elif row.statistic == "hazard_ratio" and (definition or kind != "SRE"):
+        elif family == "hazard_ratio":
             n1, n0 = study.arm(row.arm).n, study.arm(row.versus).n
-            se = (np.log(row.high) - np.log(row.low)) / 3.92 if row.low > 0 and row.high > 0 else np.nan
+            width = np.log(row.high) - np.log(row.low) if row.low > 0 and row.high > 0 else np.nan
+            se = width / (2.0 * norm.ppf(0.5 + row.level / 2.0))
             note("hazard_ratio", row.outcome_id, row, float(np.log(row.value)))
             out["hazard_ratio"].append(
                 (kind, b.arm(kind, row.study, row.arm, definition), b.arm(kind, row.study, row.versus, definition),
                  quadrature(t, min(b.horizon(study)[0], float(t[-1]))), se, n1 / (n1 + n0) if n1 and n0 else 0.5,
                  (row.study, row.versus, row.endpoint))
             )  # fmt: skip
-        elif row.statistic == "mean_rate" and definition:
+        elif family == "rate":
             note("rate", row.outcome_id, row, float(row.value_si))
             out["rate"].append(
                 (
@@ -339,13 +349,13 @@ def pack(
                     _limit(row.high),
                 )
             )
-        elif row.statistic == "incidence_proportion" and row.endpoint == "bone_metastasis":
+        elif family == "incidence":
             horizon, accrual = b.horizon(study)
             stay = np.clip((horizon - ONSET_YEARS) / max(accrual, 1e-9), 0.0, 1.0)
             note("incidence", row.outcome_id, row, float(row.events))
             metachronous = 0.0 if row.time == 0 else 1.0
             out["incidence"].append(
-                (b.effect("onset", study.cancer) - 1, CANCERS.index(study.cancer) if study.cancer in CANCERS else 0,
+                (b.effect("onset", row.cancer) - 1, CANCERS.index(row.cancer) if row.cancer in CANCERS else 0,
                  b.effect("study_registry", f"{row.study} incidence"), metachronous, stay, float(row.n))
             )  # fmt: skip
 
@@ -362,18 +372,20 @@ def pack(
             (b.arm("SRE", study_id, arm, first.endpoint), quadrature(t, until(first, study)), counts.sum())
         )
 
-    for (study_id, _arm), group in rows[
+    for (study_id, arm), group in rows[
         (rows["statistic"] == "cumulative_incidence") & (rows["endpoint"] == "bone_metastasis")
     ].groupby(["study", "arm"], sort=False):
         group = group.sort_values("time_years")
-        note("incidence_curve", f"{study_id}/curve", next(group.itertuples()), group["value_si"].to_numpy(float))
         study = evidence.studies[study_id]
+        several = rows.loc[(rows["study"] == study_id) & (rows["endpoint"] == "bone_metastasis"), "arm"].nunique() > 1
+        name = f"{study_id}/curve_{arm}" if several else f"{study_id}/curve"
+        note("incidence_curve", name, next(group.itertuples()), group["value_si"].to_numpy(float))
         out["incidence_curve"].append(
-            (b.effect("onset", study.cancer) - 1, b.effect("study_registry", f"{study_id} incidence"),
+            (b.effect("onset", group["cancer"].iloc[0]) - 1, b.effect("study_registry", f"{study_id} incidence"),
              group["time_years"].to_numpy(float), float(group["n"].iloc[0]))
         )  # fmt: skip
 
-    return _assemble(b, out, keys, seen, table)
+    return replace(_assemble(b, out, keys, seen, table), left_out=left_out)
 
 
 def _stack(items: list, width: int | None = None) -> list[np.ndarray]:

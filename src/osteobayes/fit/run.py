@@ -7,7 +7,7 @@ import platform
 import resource
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, astuple, dataclass, field, replace
@@ -67,6 +67,10 @@ class Settings:
     tune: int = 225
     seed: int = 0
     cancers: tuple[str, ...] | None = None
+    select: str = "core"
+    """Selection of studies (``selections.yaml`` of the data); ``all`` for every study."""
+    without: tuple[str, ...] = ()
+    """Studies that are left out."""
     starts: int = 4
     search_iterations: int = 400
     target: float = 0.85
@@ -123,10 +127,11 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         return {k: content[k] for k in content.files}
 
 
-def _zip_inputs(path: Path, data: Path, priors: Path, overlay: Path | None) -> None:
+def _zip_inputs(path: Path, data: Sequence[Path], priors: Path, overlay: Path | None) -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for folder, name in ((data, "datasets"), (priors, "priors")):
+        folders = [(folder, f"datasets_{i}" if i else "datasets") for i, folder in enumerate(data)]
+        for folder, name in (*folders, (priors, "priors")):
             for file in sorted(folder.rglob("*")):
                 if file.is_file() and file.suffix in (".yaml", ".csv", ".json", ".md"):
                     archive.writestr(
@@ -182,6 +187,7 @@ class Run:
         s = dict(self.manifest["settings"])
         s["grid"] = tuple(s["grid"])
         s["cancers"] = tuple(s["cancers"]) if s["cancers"] else None
+        s["without"] = tuple(s["without"])
         return Settings(**s)
 
     @cached_property
@@ -196,7 +202,8 @@ class Run:
                     raise RunError(f"{self.path}/inputs.zip: unsafe name `{name}`")
             archive.extractall(root)
             overlay = root / "overlay.yaml"
-            return build_model(root / "datasets", root / "priors", overlay if overlay.exists() else None, self.settings)
+            data = sorted(root.glob("datasets*"), key=lambda p: int(p.name.partition("_")[2] or 0))
+            return build_model(data, root / "priors", overlay if overlay.exists() else None, self.settings)
 
     @cached_property
     def start(self) -> dict[str, np.ndarray]:
@@ -219,21 +226,24 @@ class Run:
         return f"{text}; {self.diagnostics['sentence']}" if self.manifest["status"] == "finished" else text
 
 
-def build_model(data: Path, priors: Path, overlay: Path | None, settings: Settings) -> Model:
-    """Model of a data folder and a prior folder; regimens are checked while reading."""
+def build_model(data: Path | Sequence[Path], priors: Path, overlay: Path | None, settings: Settings) -> Model:
+    """Model of data folders and a prior folder; regimens are checked while reading."""
     catalogue = Catalogue.load((priors if (priors / "therapies").is_dir() else shipped("priors")) / "therapies")
 
     def check(text: str) -> None:
         Regimen.parse(text, catalogue)
 
-    evidence = Evidence.load(data, check)
+    folders = [data] if isinstance(data, Path) else data
+    evidence = Evidence.load(*folders, check_regimen=check).choose(settings.select)
+    if settings.without:
+        evidence = evidence.drop(settings.without)
     if settings.cancers:
-        evidence = evidence.subset(cancers=settings.cancers)
+        evidence = evidence.select(cancer=settings.cancers)
     return Model.build(evidence, PriorSet.load(priors, overlay), Grid(*settings.grid), catalogue)
 
 
 def calibrate(
-    data: str | Path | None = None,
+    data: str | Path | Sequence[str | Path] | None = None,
     priors: str | Path | None = None,
     out: str | Path | None = None,
     overlay: str | Path | None = None,
@@ -247,7 +257,7 @@ def calibrate(
     Parameters
     ----------
     data, priors, overlay
-        Folder of datasets, folder of priors (defaults: those that ship), overlay file that changes some priors.
+        Folder (or folders) of datasets, folder of priors (defaults: those that ship), overlay file that changes some priors.
     out
         Run folder, created; default ``runs/<time>``.
     report, advance
@@ -273,16 +283,21 @@ def calibrate(
     begun = time.time()
     chosen = Settings(**settings)
     chosen = replace(chosen, processes=_processes(chosen))
-    data_folder = Path(data) if data is not None else shipped("datasets")
+    given = shipped("datasets") if data is None else data
+    data_folders = [Path(given)] if isinstance(given, str | Path) else [Path(folder) for folder in given]
     prior_folder = Path(priors) if priors is not None else shipped("priors")
     overlay_file = Path(overlay) if overlay is not None else None
-    model = build_model(data_folder, prior_folder, overlay_file, chosen)
+    model = build_model(data_folders, prior_folder, overlay_file, chosen)
     path = Path(out) if out is not None else Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     if path.exists() and any(path.iterdir()):
         raise RunError(f"{path}: the folder exists and is not empty; choose another --out, or resume it")
     report(str(model))
+    if left := model.packed.left_out:
+        report(
+            f"{len(left)} rows marked `fit` are left out: the model cannot use them yet (`osteobayes validate` says why)"
+        )
     (path / "blocks").mkdir(parents=True, exist_ok=True)
-    _zip_inputs(path / "inputs.zip", data_folder, prior_folder, overlay_file)
+    _zip_inputs(path / "inputs.zip", data_folders, prior_folder, overlay_file)
     versions = {p: metadata.version(p) for p in STACK}
     manifest = {
         "format": FORMAT, "status": "running", "settings": asdict(chosen), "fingerprint": model.fingerprint(),

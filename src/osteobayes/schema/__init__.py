@@ -6,11 +6,13 @@ Everything else is refused with the file, the row, the field and the mend.
 from osteobayes.errors import Problem
 from osteobayes.schema.models import (
     Arm,
+    Curve,
     EventDefinition,
     FollowUp,
     MixMember,
     OutcomeRow,
     Population,
+    Selections,
     Source,
     Study,
     StudyFact,
@@ -18,6 +20,7 @@ from osteobayes.schema.models import (
     write_json_schema,
 )
 from osteobayes.schema.reading import YamlDocument, did_you_mean, problems_of, read_model, read_yaml
+from osteobayes.schema.tables import Table, plain_number, read_table
 from osteobayes.schema.units import si_value, time_in_years, units
 from osteobayes.schema.vocabulary import (
     ADVERSE_EVENTS,
@@ -74,19 +77,24 @@ __all__ = [
     "USES",
     "USE_RULES",
     "Arm",
+    "Curve",
     "EventDefinition",
     "FollowUp",
     "MixMember",
     "OutcomeRow",
     "Population",
     "Problem",
+    "Selections",
     "Source",
     "Study",
     "StudyFact",
+    "Table",
     "YamlDocument",
     "did_you_mean",
+    "plain_number",
     "problems_of",
     "read_model",
+    "read_table",
     "read_yaml",
     "si_value",
     "study_schema",

@@ -143,6 +143,38 @@ class Population(_Model):
     note: Text | None = None
 
 
+class Curve(_Model):
+    """A published Kaplan-Meier curve that was digitised, or individual times, in the folder `km/` of a study.
+
+    `digitised`: ``km/<endpoint>.<arm>.csv`` (time, survival) and ``km/<endpoint>.<arm>.risk.csv`` (time, n_at_risk).
+    `individual`: ``km/<endpoint>.times.csv`` (time, event, arm).
+    """
+
+    endpoint: Text
+    arm: Name
+    kind: Literal["digitised", "individual"] = "digitised"
+    time_unit: TimeUnit = "month"
+    total_events: Annotated[int, Field(ge=0)] | None = Field(default=None, description="Events of the arm, if printed.")
+    use: Use
+    source: Name
+    where: Text | None = None
+    note: str = ""
+
+
+class Selection(_Model):
+    """A named list of studies."""
+
+    meaning: Text
+    studies: Annotated[list[Name], Field(min_length=1)]
+
+
+class Selections(_Model):
+    """Named lists of studies: `datasets/selections.yaml`."""
+
+    format: Literal[1]
+    selections: dict[Name, Selection]
+
+
 class StudyFact(_Model):
     """One printed fact of a study's design or population that is not an outcome."""
 
@@ -184,6 +216,7 @@ class Study(_Model):
     follow_up: FollowUp
     events: dict[str, EventDefinition] = Field(default={}, description="Event definitions by endpoint name.")
     arms: Annotated[list[Arm], Field(min_length=1)]
+    curves: list[Curve] = Field(default=[], description="Curves and individual times in the folder km/.")
     facts: list[StudyFact] = Field(default=[], description="Printed facts of design and population.")
     sources: Annotated[list[Source], Field(min_length=1)]
     notes: list[Text] = []

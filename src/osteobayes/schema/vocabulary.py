@@ -221,6 +221,7 @@ Statistic = Literal[
     "difference",
     "count",
     "ratio_of_means",
+    "interval_counts",
 ]
 
 CANCERS: tuple[str, ...] = get_args(Cancer)
@@ -395,4 +396,5 @@ STATISTIC_UNITS: dict[str, tuple[str, ...]] = {
     "incidence_rate": ("1/year", "percent_per_year", "per_10000_years", "per_100000_years"),
     "difference": (*TIME_UNITS, "1/year"),
     "count": ("count",),
+    "interval_counts": ("count",),
 }

@@ -1,0 +1,307 @@
+"""Digitised Kaplan-Meier curves and individual times: read, made patients again, counted by interval."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from osteobayes.errors import Problem
+from osteobayes.evidence.checks import Row, rule
+from osteobayes.schema import (
+    ENDPOINTS,
+    TIME_UNITS,
+    Curve,
+    OutcomeRow,
+    Study,
+    Table,
+    did_you_mean,
+    plain_number,
+    read_table,
+    time_in_years,
+)
+from osteobayes.survival import IntervalCounts, guyot, interval_counts
+
+TOLERATED_RISE = 0.02
+"""How far a digitised curve may rise before it is refused; smaller rises are the digitiser's and are levelled."""
+TOLERATED_EXCESS = 0.02
+"""How far readings may leave [0, 1] before they are refused."""
+_TIME_WORDS = ("time", "x", "t", "months", "weeks", "days", "years", "month", "week", "day", "year")
+_SURVIVAL_WORDS = ("survival", "y", "s", "km", "probability", "percent", "event_free", "os", "pfs")
+_RISK_WORDS = ("n_at_risk", "at_risk", "nrisk", "n", "number_at_risk", "number at risk")
+
+
+@dataclass(frozen=True)
+class CurveData:
+    """One curve as patients.
+
+    Attributes
+    ----------
+    study, curve
+        Study id and what `study.yaml` says of the curve.
+    time, event
+        Years and event flags of the (reconstructed) patients.
+    intervals
+        Counts between the times of the risk table (individual times: every quarter of a year).
+    settings
+        How the readings were treated: scale, levelled rises, total of events, reconstruction.
+    as_row
+        The curve as one row of evidence, for the checks against counting patients twice.
+    """
+
+    study: str
+    curve: Curve
+    time: np.ndarray
+    event: np.ndarray
+    intervals: IntervalCounts
+    settings: dict[str, str]
+    as_row: Row
+
+
+def curve_id(study: str, curve: Curve) -> str:
+    """Id of a curve among the outcomes of its study."""
+    return f"{study}/curve_{curve.endpoint.lower()}_{curve.arm}"
+
+
+def read_curves(place: Path, study: Study) -> tuple[dict[str, CurveData], list[Problem]]:
+    """Curves of a study folder, and what is wrong with them."""
+    found: dict[str, CurveData] = {}
+    problems: list[Problem] = []
+    expected: set[str] = set()
+    yaml = (place / "study.yaml").as_posix()
+    for i, curve in enumerate(study.curves):
+        field = f"curves[{i}]"
+        wrong = list(_declaration(curve, study))
+        problems += [Problem(yaml, None, f"{field}.{name}", message, mend) for name, message, mend in wrong]
+        stem = f"{curve.endpoint}.{curve.arm}"
+        individual = curve.kind == "individual"
+        names = [f"{curve.endpoint}.times.csv"] if individual else [f"{stem}.csv", f"{stem}.risk.csv"]
+        expected |= set(names)
+        if wrong:
+            continue
+        read = _individual if individual else _digitised
+        data, trouble = read([place / "km" / name for name in names], curve, study, yaml)
+        problems += trouble
+        if data is not None:
+            if curve_id(study.id, curve) in found:
+                message = "the curve is declared twice"
+                problems.append(Problem(yaml, None, field, message, "keep one"))
+            found[curve_id(study.id, curve)] = data
+    folder = place / "km"
+    if folder.is_dir():
+        for path in sorted(folder.iterdir()):
+            if path.name not in expected:
+                mend = did_you_mean(path.name, expected) if expected else "declare it under `curves` in study.yaml"
+                message = "study.yaml declares no curve of this file"
+                problems.append(Problem(path.as_posix(), None, "", message, mend))
+    return found, problems
+
+
+def _declaration(curve: Curve, study: Study) -> Iterator[tuple[str, str, str]]:
+    """What is wrong with the entry in `study.yaml`."""
+    if curve.arm not in study.arm_ids:
+        yield "arm", f"the study has no arm {curve.arm!r}", did_you_mean(curve.arm, study.arm_ids)
+    if curve.endpoint not in ENDPOINTS and curve.endpoint not in study.events:
+        message = f"the endpoint {curve.endpoint!r} has no event definition"
+        yield "endpoint", message, did_you_mean(curve.endpoint, [*study.events, *ENDPOINTS])
+    sources = [source.id for source in study.sources]
+    if curve.source not in sources:
+        yield "source", f"study.yaml has no source {curve.source!r}", did_you_mean(curve.source, sources)
+    if curve.use != "fit" and not rule(curve.note):
+        message = f"`use` is `{curve.use}` but the note does not begin with the rule that says why"
+        yield "note", message, "begin it with a rule and a colon, as in outcomes.csv"
+
+
+Columns = dict[str, list[tuple[int, float]]]
+
+
+def _columns(
+    path: Path, words: dict[str, tuple[str, ...]], texts: tuple[str, ...] = ()
+) -> tuple[Columns, dict[str, list[str]], Table, list[Problem]]:
+    """Columns of numbers (with their lines) and of texts; a file without a header is taken in the order of `words`."""
+    table = read_table(path, [word for group in words.values() for word in group])
+    none: tuple[Columns, dict[str, list[str]]] = ({}, {})
+    if table.problems:
+        return *none, table, list(table.problems)
+    file = table.file
+    width = max(len(cells) for _, cells in table.rows) if table.rows else len(table.header)
+    header = [name.lower().split("(")[0].strip() for name in table.header]
+    if not header:
+        if width != len(words):
+            message = f"there are {width} columns and no header, but {', '.join(words)} are wanted"
+            return *none, table, [Problem(file, 1, "", message, "write a header")]
+        header = [group[0] for group in words.values()]
+    if len(header) > len(words) and sum(name in words["time"] for name in header) > 1:
+        message = "the file holds several curves side by side"
+        return *none, table, [Problem(file, 1, "", message, "save one curve a file: time, survival")]
+    at: dict[str, int] = {}
+    for name, group in words.items():
+        places = [i for i, word in enumerate(header) if word in group]
+        if len(places) != 1:
+            message = f"there is no column {name!r}" if not places else f"several columns could be {name!r}"
+            mend = f"name the columns {', '.join(words)}; found {', '.join(table.header)}"
+            return *none, table, [Problem(file, 1, name, message, mend)]
+        at[name] = places[0]
+    problems, numbers, others = [], {name: [] for name in words}, {name: [] for name in texts}
+    for line, cells in table.rows:
+        for name, i in at.items():
+            cell = cells[i] if i < len(cells) else ""
+            if name in texts:
+                others[name].append(cell)
+                continue
+            text, wrong = plain_number(cell, table.decimal_comma)
+            try:
+                value = float(text)
+            except ValueError:
+                value = float("nan")
+            if wrong is None and not np.isfinite(value):
+                wrong = (f"{cell!r} is not a number" if cell else "the cell is empty", "write the number")
+            if wrong:
+                problems.append(Problem(file, line, name, *wrong))
+            numbers[name].append((line, value))
+    if not table.rows:
+        problems.append(Problem(file, None, "", "the file holds no row", "write the readings"))
+    return {n: v for n, v in numbers.items() if n not in texts}, others, table, problems
+
+
+def _unit_problem(table: Table, curve: Curve) -> list[Problem]:
+    """A header that names another unit of time than `study.yaml`."""
+    for name in table.header:
+        for unit in TIME_UNITS:
+            if unit in name.lower() and unit != curve.time_unit:
+                message = f"the header says {name!r} but study.yaml says time_unit: {curve.time_unit}"
+                return [Problem(table.file, 1, "time", message, "correct one of the two")]
+    return []
+
+
+def _digitised(paths: list[Path], curve: Curve, study: Study, yaml: str) -> tuple[CurveData | None, list[Problem]]:
+    """A digitised curve and its risk table as patients."""
+    points, _, table, problems = _columns(paths[0], {"time": _TIME_WORDS, "survival": _SURVIVAL_WORDS})
+    risks, _, risk_table, more = _columns(paths[1], {"time": _TIME_WORDS, "n_at_risk": _RISK_WORDS})
+    problems += more + _unit_problem(table, curve) + _unit_problem(risk_table, curve)
+    if problems:
+        return None, problems
+    time, survival, settings, problems = _levelled(points, table.file)
+    if problems:
+        return None, problems
+    at, n = (np.array([v for _, v in risks[name]]) for name in ("time", "n_at_risk"))
+    printed = study.arm(curve.arm).n
+    if printed is not None and n[0] > printed:
+        message = f"{n[0]:g} patients are at risk at the start, but arm {curve.arm!r} has {printed}"
+        return None, [
+            Problem(risk_table.file, risks["n_at_risk"][0][0], "n_at_risk", message, "correct one of the two")
+        ]
+    try:
+        t, event = guyot(time, survival, at, n, curve.total_events)
+    except ValueError as error:
+        text = str(error)
+        file = risk_table.file if "risk" in text else table.file
+        return None, [Problem(file, None, "", text, "read the curve and the numbers at risk again")]
+    settings |= {"reconstruction": "Guyot 2012", "total_events": str(curve.total_events or "not printed")}
+    scale = time_in_years(1.0, curve.time_unit)
+    edges = np.append(at[at < t.max()], t.max()) * scale
+    return _data(t * scale, event, edges, curve, study, yaml, settings), []
+
+
+def _levelled(points: Columns, file: str) -> tuple[np.ndarray, np.ndarray, dict[str, str], list[Problem]]:
+    """Readings in order of time, as fractions, never rising; small faults of the digitiser are mended and recorded."""
+    lines = [line for line, _ in points["time"]]
+    time = np.array([v for _, v in points["time"]])
+    survival = np.array([v for _, v in points["survival"]])
+    settings: dict[str, str] = {}
+    percent = survival.max() > 1.0 + TOLERATED_EXCESS
+    if percent:
+        survival = survival / 100.0
+        settings["scale"] = "percent"
+    order = np.lexsort((-survival, time))
+    if np.any(order != np.arange(len(order))):
+        settings["order"] = "sorted by time"
+    time, survival, lines = time[order], survival[order], [lines[i] for i in order]
+    beyond = (survival < -TOLERATED_EXCESS) | (survival > 1 + TOLERATED_EXCESS)
+    if beyond.any():
+        i = int(np.argmax(beyond))
+        message = f"a survival of {100 * survival[i]:.4g} percent is impossible"
+        return time, survival, settings, [Problem(file, lines[i], "survival", message, "read it again")]
+    span = time.max() if time.max() > 0 else 1.0
+    if time[0] < -0.02 * span:
+        return (
+            time,
+            survival,
+            settings,
+            [Problem(file, lines[0], "time", f"the time {time[0]:g} is negative", "read it again")],
+        )
+    if time[0] < 0 or np.any((survival < 0) | (survival > 1)):
+        settings["clipped"] = "readings just outside the axes were put on them"
+    time, survival = np.maximum(time, 0.0), np.clip(survival, 0.0, 1.0)
+    level = np.minimum.accumulate(survival)
+    rise = survival - level
+    if rise.max() > TOLERATED_RISE:
+        i = int(np.argmax(rise))
+        message = f"the curve rises by {rise[i]:.3f} before time {time[i]:g}: a survival curve cannot"
+        return (
+            time,
+            level,
+            settings,
+            [Problem(file, lines[i], "survival", message, "read it again; are two curves mixed?")],
+        )
+    if rise.max() > 0:
+        settings["levelled"] = f"rises of up to {rise.max():.4f} were levelled"
+    first = time == 0
+    if first.any() and level[first].max() < 1.0:
+        if level[first].max() < 1.0 - TOLERATED_EXCESS:
+            message = f"the curve is {level[first].max():g} at time 0, not 1"
+            return time, level, settings, [Problem(file, lines[0], "survival", message, "read it again")]
+        level = np.where(first & (np.arange(len(level)) == 0), 1.0, level)
+    return time, level, settings, []
+
+
+def _individual(paths: list[Path], curve: Curve, study: Study, yaml: str) -> tuple[CurveData | None, list[Problem]]:
+    """Individual times of one arm."""
+    words = {"time": _TIME_WORDS, "event": ("event", "status"), "arm": ("arm", "group")}
+    numbers, texts, table, problems = _columns(paths[0], words, ("arm",))
+    problems += _unit_problem(table, curve)
+    if problems:
+        return None, problems
+    for (line, _), arm in zip(numbers["time"], texts["arm"], strict=True):
+        if arm not in study.arm_ids:
+            problems.append(
+                Problem(table.file, line, "arm", f"the study has no arm {arm!r}", did_you_mean(arm, study.arm_ids))
+            )
+    for line, value in numbers["event"]:
+        if value not in (0.0, 1.0):
+            problems.append(Problem(table.file, line, "event", f"{value:g} is neither 0 nor 1", "write 1 for an event"))
+    for line, value in numbers["time"]:
+        if value < 0:
+            problems.append(Problem(table.file, line, "time", f"the time {value:g} is negative", "correct it"))
+    mine = np.array([arm == curve.arm for arm in texts["arm"]])
+    if not mine.any():
+        message = f"no row is of arm {curve.arm!r}"
+        problems.append(Problem(table.file, None, "arm", message, "add its patients, or remove the curve"))
+    if problems:
+        return None, problems
+    scale = time_in_years(1.0, curve.time_unit)
+    time = np.array([v for _, v in numbers["time"]])[mine] * scale
+    event = np.array([v for _, v in numbers["event"]])[mine] == 1.0
+    order = np.lexsort((~event, time))
+    edges = np.unique(np.append(np.arange(0.0, time.max(), 0.25), time.max()))
+    return _data(time[order], event[order], edges, curve, study, yaml, {"kind": "individual times"}), []
+
+
+def _data(
+    time: np.ndarray,
+    event: np.ndarray,
+    edges: np.ndarray,
+    curve: Curve,
+    study: Study,
+    yaml: str,
+    settings: dict[str, str],
+) -> CurveData:
+    texts = {
+        "outcome_id": curve_id(study.id, curve), "arm": curve.arm, "endpoint": curve.endpoint, "statistic": "interval_counts",
+        "estimator": "km", "use": curve.use, "source": curve.source, "where": curve.where or "", "note": curve.note,
+    }  # fmt: skip
+    row = dict.fromkeys(OutcomeRow.model_fields) | texts | {"events": int(event.sum()), "n": len(time)}
+    outcome = OutcomeRow.model_construct(**row)
+    return CurveData(
+        study.id, curve, time, event, interval_counts(time, event, edges), settings, Row(yaml, 1, study, {}, outcome)
+    )
