@@ -6,13 +6,14 @@ Grammar of the text (components joined by ``+``)::
     SCHEDULE = qNw | qNd | qNm | daily | bid | once
 
 ``denosumab 120 mg q4w + galunisertib 150 mg bid 14d/28d`` is denosumab every four weeks with galunisertib twice daily on
-14 of every 28 days. An agent's name alone means its standard regimen. ``placebo`` (or ``backbone``) is the background
+14 of every 28 days; ``denosumab 120 mg q4w x6 + denosumab 120 mg q12w from day 168`` is one agent in two phases. An agent's name alone means its standard regimen. ``placebo`` (or ``backbone``) is the background
 treatment of the population, which every regimen includes unless it says ``no backbone``.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,12 @@ class Component:
     stop_day: float | None = None
     doses: int | None = None
 
+    @property
+    def end_day(self) -> float:
+        """Day on which the component has ended: its last day, or one interval after its last dose."""
+        ends = [self.stop_day, None if self.doses is None else self.start_day + self.doses * self.interval_days]
+        return min((end for end in ends if end is not None), default=float("inf"))
+
     def text(self) -> str:
         """Canonical text of the component."""
         days = self.interval_days
@@ -86,7 +93,7 @@ class Regimen:
     @property
     def agents(self) -> tuple[str, ...]:
         """Names of the agents, in order."""
-        return tuple(c.agent for c in self.components)
+        return tuple(dict.fromkeys(c.agent for c in self.components))
 
     def __str__(self) -> str:
         text = " + ".join(c.text() for c in self.components) or "placebo"
@@ -122,11 +129,14 @@ class Regimen:
                 backbone = False
                 continue
             components.append(_component(part.strip(), catalogue))
-        names = [c.agent for c in components]
-        for name in names:
-            if names.count(name) > 1:
-                raise RegimenError(f"`{text}`: {name} is named twice; name each agent once")
-        return cls(tuple(sorted(components, key=lambda c: c.agent)), backbone)
+        ordered = sorted(components, key=lambda c: (c.agent, c.start_day))
+        for one, two in pairwise(ordered):
+            if one.agent == two.agent and two.start_day < one.end_day:
+                raise RegimenError(
+                    f"`{text}`: {one.agent} is named twice at the same time; name it once, or give the second `from day` "
+                    "the first has ended"
+                )
+        return cls(tuple(ordered), backbone)
 
 
 def _standard(agent: Agent, catalogue: Catalogue) -> Component:
