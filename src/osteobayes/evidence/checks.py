@@ -36,6 +36,9 @@ SHARES = frozenset(
     {"incidence_proportion", "prevalence", "share_of_events", "incidence_rate", "cumulative_incidence", "count"}
 )
 
+#: Statistics of bone metastasis that treatment did not touch: they say what was found before it.
+BEFORE_TREATMENT = frozenset({"prevalence", "incidence_proportion", "share_of_events"})
+
 Finding = tuple[str, str, str]  # field, message, mend
 
 
@@ -277,6 +280,8 @@ def _fit_needs(row: Row) -> Iterator[Finding]:
         yield "time", f"a {outcome.statistic} that is fitted needs its time", "give it, or use `check`"
     for field in ("arm", "versus"):
         arm = getattr(outcome, field)
+        if outcome.endpoint == "bone_metastasis" and outcome.statistic in BEFORE_TREATMENT:
+            continue
         if arm in study.arm_ids and any(regimen is None for _, regimen, _ in study.members(arm)):
             yield (
                 field,
