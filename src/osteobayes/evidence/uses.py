@@ -50,14 +50,14 @@ def unusable(row: Any, study: Study, catalogue: Catalogue) -> str:
         return f"no likelihood of {row.statistic} of {of} yet"
     if study.design == "preclinical":
         return "animals inform priors, not the likelihood"
+    tumour = study.arm(row.arm).tumour or study.tumour
+    if row.cancer == "other_solid" and tumour:
+        return f"no baseline of its own for {tumour} in the model yet"
     if family in ("incidence", "incidence_curve"):
         if row.denominator not in ("diagnosed", "diagnosed_early"):
             return f"no likelihood of bone metastasis among {row.denominator or 'an unnamed population'} yet"
         if study.design not in ("registry", "cohort"):
             return "no likelihood of onset in trials of prevention yet"
-        arm = study.arm(row.arm)
-        if row.cancer == "other_solid" and (arm.tumour or study.tumour):
-            return f"no onset of its own for {arm.tumour or study.tumour} in the model yet"
         return ""
     for name in filter(None, (row.arm, row.versus)):
         for cancer, regimen, _ in study.members(name):

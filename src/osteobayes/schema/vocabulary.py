@@ -289,11 +289,11 @@ ENDPOINTS: tuple[str, ...] = (
 #: Why a row is not fitted: the first words of the note of each row whose `use` is `check` or `no`, before a colon.
 USE_RULES: dict[str, str] = {
     "same_patients": "another number of the same patients and endpoint family is fitted, here or in another study",
-    "subgroup": "part of an arm, chosen after entry or overlapping what is fitted",
+    "subgroup": "part of an arm, overlapping what is fitted or chosen after entry",
     "pooled": "pools studies or arms that are in the evidence on their own, or a meta-analysis of them",
     "not_printed": "what a likelihood needs was not printed: n, events, interval, time, or the weights of a mixture",
     "baseline": "describes the patients or the conduct of the study, not an outcome",
-    "not_calibrated": "a tumour after whose bone metastases too little is known to claim a calibration",
+    "not_calibrated": "survival with a tumour outside the four groups, of patients not chosen for bone metastases",
     "transient": "read before the study ended; a later number of the same patients is preferred",
     "direction_only": "only a direction or a range was printed",
     "prognostic": "compares patients with each other, not treatments",
