@@ -1,6 +1,5 @@
 """The schema room: vocabularies, units, YAML reading, models and the errors they give."""
 
-import json
 
 import pytest
 
@@ -13,12 +12,12 @@ from osteobayes.schema import (
     UNITS,
     Study,
     did_you_mean,
+    json_schemas,
     read_model,
     read_yaml,
     si_value,
-    study_schema,
     time_in_years,
-    write_json_schema,
+    write_json_schemas,
 )
 
 STUDY = """\
@@ -200,14 +199,21 @@ def test_a_missing_file_is_a_problem(tmp_path):
     assert "missing" in only(read_yaml(tmp_path / "study.yaml").problems).message
 
 
-def test_the_json_schema_beside_the_datasets_is_current(tmp_path):
-    shipped = paths.shipped("datasets") / "study.schema.json"
-    write_json_schema(tmp_path / "study.schema.json")
-    assert shipped.read_text(encoding="utf-8") == (tmp_path / "study.schema.json").read_text(encoding="utf-8")
-    schema = json.loads(shipped.read_text(encoding="utf-8"))
-    assert schema == study_schema()
-    assert schema["additionalProperties"] is False
-    assert schema["required"][:2] == ["format", "id"]
+def test_the_json_schemas_beside_the_datasets_are_current(tmp_path):
+    write_json_schemas(tmp_path)
+    for name, schema in json_schemas().items():
+        shipped = (paths.shipped("datasets") / name).read_text(encoding="utf-8")
+        assert shipped == (tmp_path / name).read_text(encoding="utf-8"), f"{name}: run write_json_schemas again"
+        assert schema["additionalProperties"] is False
+    assert json_schemas()["study.schema.json"]["required"][:2] == ["format", "id"]
+
+
+def test_every_yaml_names_its_schema():
+    folder = paths.shipped("datasets")
+    for path in (folder / "selections.yaml", *folder.glob("*/study.yaml")):
+        first = path.read_text(encoding="utf-8").splitlines()[0]
+        assert first.startswith("# yaml-language-server: $schema="), path
+        assert (path.parent / first.partition("$schema=")[2]).is_file(), path
 
 
 def test_the_readme_names_every_word_and_column():

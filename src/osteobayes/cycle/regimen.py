@@ -6,8 +6,9 @@ Grammar of the text (components joined by ``+``)::
     SCHEDULE = qNw | qNd | qNm | daily | bid | once
 
 ``denosumab 120 mg q4w + galunisertib 150 mg bid 14d/28d`` is denosumab every four weeks with galunisertib twice daily on
-14 of every 28 days; ``denosumab 120 mg q4w x6 + denosumab 120 mg q12w from day 168`` is one agent in two phases. An agent's name alone means its standard regimen. ``placebo`` (or ``backbone``) is the background
-treatment of the population, which every regimen includes unless it says ``no backbone``.
+14 of every 28 days; ``denosumab 120 mg q4w x6 + denosumab 120 mg q12w from day 168`` is one agent in two phases. An agent's
+name alone means its standard regimen. ``placebo`` (or ``backbone``) is the background treatment of the population,
+which every regimen includes unless it says ``no backbone``.
 """
 
 import re

@@ -23,7 +23,9 @@ from osteobayes.schema import (
     DENOMINATORS,
     ENDPOINTS,
     OUTCOME_COLUMNS,
+    TIME_UNITS,
     did_you_mean,
+    time_in_years,
 )
 
 COLUMNS = (
@@ -519,6 +521,13 @@ class _Importer:
             ),
             default=None,
         )
+        medians = [
+            12.0 * time_in_years(float(o["value"]), o["unit"])
+            for o in outcomes
+            if o["statistic"] == "median" and o["value"] and o["unit"] in TIME_UNITS
+        ]
+        if longest is not None and max(medians, default=0.0) > longest:
+            longest = None  # what the rows say is no horizon of the study
         doubtful = "nct" in first["identifiers_to_check"].split(";")
         if doubtful and first["nct"]:
             self.ask(first, "nct", f"{first['nct']} was recalled, not read, and is left out", "look it up")

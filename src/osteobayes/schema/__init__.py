@@ -16,8 +16,8 @@ from osteobayes.schema.models import (
     Source,
     Study,
     StudyFact,
-    study_schema,
-    write_json_schema,
+    json_schemas,
+    write_json_schemas,
 )
 from osteobayes.schema.reading import YamlDocument, did_you_mean, problems_of, read_model, read_yaml
 from osteobayes.schema.tables import Table, plain_number, read_table
@@ -91,14 +91,14 @@ __all__ = [
     "Table",
     "YamlDocument",
     "did_you_mean",
+    "json_schemas",
     "plain_number",
     "problems_of",
     "read_model",
     "read_table",
     "read_yaml",
     "si_value",
-    "study_schema",
     "time_in_years",
     "units",
-    "write_json_schema",
+    "write_json_schemas",
 ]

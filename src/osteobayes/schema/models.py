@@ -307,11 +307,15 @@ class OutcomeRow(_Model):
     note: str
 
 
-def study_schema() -> dict[str, Any]:
-    """JSON schema of `study.yaml`, for editors that complete and check YAML."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Study.model_json_schema()}
+def json_schemas() -> dict[str, dict[str, Any]]:
+    """JSON schemas by file name: for editors that complete and check YAML, and for programs that read the tables."""
+    models = {"study": Study, "selections": Selections, "outcomes": OutcomeRow}
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return {f"{name}.schema.json": {**dialect, **model.model_json_schema()} for name, model in models.items()}
 
 
-def write_json_schema(path: Path | str) -> None:
-    """Write `study_schema` to a file (`datasets/study.schema.json`)."""
-    Path(path).write_text(json.dumps(study_schema(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def write_json_schemas(folder: Path | str) -> None:
+    """Write :func:`json_schemas` into a folder (`datasets/`)."""
+    for name, schema in json_schemas().items():
+        text = json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+        (Path(folder) / name).write_text(text, encoding="utf-8")
