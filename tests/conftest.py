@@ -67,7 +67,7 @@ def tiny_model():
     from osteobayes.paths import shipped
     from osteobayes.priors import PriorSet
 
-    evidence = Evidence.load(shipped("datasets")).subset(cancers=["breast"])
+    evidence = Evidence.load(shipped("datasets")).choose("core").select(cancer="breast")
     return Model.build(evidence, PriorSet.load(), Grid(14.0, 80, 2))
 
 

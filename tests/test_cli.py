@@ -56,7 +56,7 @@ def test_bad_input_is_one_clear_message(case, data, tmp_path, capfd):
     file, old, new, word = CASES[case]
     spoil(data, file, old, new)
     out = tmp_path / "run"
-    code, _, err = run(capfd, "calibrate", "--data", str(data), "--out", str(out))
+    code, _, err = run(capfd, "calibrate", "--only-data", str(data), "--out", str(out))
     assert code == 2
     assert "Traceback" not in err
     assert file in err and word in err
@@ -66,12 +66,70 @@ def test_bad_input_is_one_clear_message(case, data, tmp_path, capfd):
 
 def test_shipped_data_validate(capfd):
     code, out, _ = run(capfd, "validate")
-    assert code == 0 and "16 studies" in out
+    assert code == 0 and out.startswith("no problem in 148 studies with")
+    assert "crude: " in out and "the model cannot use" in out and "same_patients: " in out
+
+
+def test_validate_of_a_small_folder_lists_every_row(capfd, data):
+    code, out, _ = run(capfd, "validate", str(data))
+    rows = (data / "stopeck2010_136" / "outcomes.csv").read_text().count("\n") - 1
+    assert code == 0 and sum(line.startswith("stopeck2010_136/outcomes.csv:") for line in out.splitlines()) == rows
+    assert "stopeck2010_136/crude_za: fit, crude" in out
 
 
 def test_validate_as_json(capfd):
     code, out, _ = run(capfd, "validate", "--json")
-    assert code == 0 and json.loads(out)["problems"] == []
+    found = json.loads(out)
+    assert code == 0 and found["problems"] == []
+    by_id = {row["outcome_id"]: row for row in found["rows"]}
+    assert by_id["vision/os_hr"]["unusable"].startswith("no mechanism") and by_id["vision/os_hr"]["use"] == "fit"
+
+
+def test_show_prints_a_network(capfd, tmp_path, data):
+    code, out, _ = run(capfd, "show", "--cancer", "lung", "--therapy", "pd1_inhibitor", "--years", "2019", "2023")
+    assert code == 0 and "cho2023" in out and "landi2019" in out and "stopeck" not in out
+    code, out, _ = run(capfd, "show", "--only-data", str(data), "--json")
+    found = json.loads(out)
+    assert [study["study"] for study in found["studies"]] == ["stopeck2010_136"] and found["network"]["connected"]
+    code, _, err = run(capfd, "show", "--html", str(tmp_path / "network.html"), "--without", "zice2014")
+    page = (tmp_path / "network.html").read_text()
+    assert code == 0 and "stopeck2010_136" in page and "zice2014" not in page
+    code, _, err = run(capfd, "show", "--without", "zice")
+    assert code == 1 and "did you mean 'zice2014'?" in err
+
+
+def test_an_added_study_whose_id_is_taken_is_refused(capfd, data, tmp_path):
+    for command in (["show"], ["calibrate", "--out", str(tmp_path / "run")]):
+        code, _, err = run(capfd, *command, "--data", str(data))
+        assert code == 2 and "a study 'stopeck2010_136' is already in" in err and "rename yours" in err
+
+
+def test_a_new_study_is_a_template(capfd, tmp_path):
+    code, _, _ = run(capfd, "new-study", "mine", "--out", str(tmp_path / "data"))
+    assert code == 0 and (tmp_path / "data" / "mine" / "study.yaml").is_file()
+    assert run(capfd, "validate", str(tmp_path / "data"))[0] == 2  # until it is filled
+    assert run(capfd, "new-study", "mine", "--out", str(tmp_path / "data"))[0] == 2
+
+
+def test_the_worked_example_of_the_readme_validates(capfd, tmp_path):
+    """The study that datasets/README.md works through, filled in as it says."""
+    text = (shipped("datasets") / "README.md").read_text()
+    rows = [line.strip() for line in text.splitlines() if line.startswith(("    outcome_id,", "    my_trial/"))]
+    assert len(rows) == 4
+    assert run(capfd, "new-study", "my_trial", "--out", str(tmp_path))[0] == 0
+    place = tmp_path / "my_trial"
+    (place / "outcomes.csv").write_text("\n".join(rows) + "\n")
+    yaml = (
+        (place / "study.yaml")
+        .read_text()
+        .replace("id: control, label: FILL as printed, n: 100", "id: control, label: placebo, n: 101")
+    )
+    (place / "study.yaml").write_text(
+        yaml.replace("law: staggered", "law: fixed").replace("horizon_months: null", "horizon_months: 12")
+    )
+    code, out, err = run(capfd, "validate", str(tmp_path))
+    assert (code, err) == (0, "")
+    assert "my_trial/crude_za: fit, crude" in out and "my_trial/hr: check (same_patients)" in out
 
 
 def test_doctor(capfd):

@@ -30,32 +30,6 @@ def one(folder, **kwargs):
     return problems[0]
 
 
-# ------------------------------------------------------------------------------------------------ bad files
-
-
-@pytest.mark.parametrize(
-    ("case", "file", "row", "field", "words"),
-    [
-        ("misspelt_column", "outcomes.csv", 1, "estimater", "did you mean 'estimator'?"),
-        ("events_above_n", "outcomes.csv", 3, "events", "130 events among 100 patients"),
-        ("missing_unit", "outcomes.csv", 2, "unit", "the value has no unit; write 'percent' or 'fraction'"),
-        ("value_outside_interval", "outcomes.csv", 4, "high", "0.95 is above its own interval (high 0.94)"),
-        ("unknown_arm", "outcomes.csv", 3, "arm", "no arm 'denosumba'; did you mean 'denosumab'?"),
-        ("double_count", "outcomes.csv", 4, "use", "'trial/crude_denosumab' (line 3) count the skeletal events of"),
-        ("duplicate_key", "study.yaml", 6, "cancer", "the key 'cancer' is already on line 4"),
-    ],
-)
-def test_bad_files(case, file, row, field, words):
-    problem = one(BAD / case)
-    assert problem.file.endswith(f"{case}/trial/{file}")
-    assert (problem.row, problem.field) == (row, field)
-    assert words in str(problem)
-    assert problem.mend
-    with pytest.raises(EvidenceError) as raised:
-        Evidence.load(BAD / case)
-    assert str(problem) in str(raised.value)
-
-
 # ------------------------------------------------------------------------------------- one change to good files
 
 

@@ -48,7 +48,7 @@ def test_a_trial_becomes_a_folder_that_validates(tmp_path):
         row(endpoint="time_to_first_sre_median", value="", unit="months"),
         row(endpoint="ae_proportion:onj", value="1.5", events="3"),
     )  # fmt: skip
-    assert validate(out, lambda t: Regimen.parse(t)) == []
+    assert validate(out, check_regimen=lambda t: Regimen.parse(t)) == []
     evidence = Evidence.load(out)
     study, rows = evidence.studies["trial_1"], evidence.outcomes.set_index("outcome_id")
     assert study.design == "randomised" and study.registry == "NCT00000001" and study.follow_up.horizon_months == 12
@@ -102,11 +102,11 @@ def test_differences_reductions_and_directions_keep_their_meaning(tmp_path):
         row(endpoint="orr", value="", value_basis="range_or_direction_only"),
         row(endpoint="os_median", value="12", unit="months", ci_low="3", ci_high="30", ci_level="range"),
     )  # fmt: skip
-    assert validate(out, lambda t: Regimen.parse(t)) == []
+    assert validate(out, check_regimen=lambda t: Regimen.parse(t)) == []
     by = {o["statistic"]: o for o in found[0].outcomes if o["endpoint"] != "SRE" or o["statistic"] == "risk_difference"}
     reduction = next(o for o in found[0].outcomes if o["endpoint"] == "bone_recurrence")
     assert (reduction["value"], reduction["low"], reduction["high"]) == ("-2.2", "-3.8", "-0.6")
-    assert by["bound_range"]["use"] == "no" and by["bound_range"]["note"].startswith("only a range or a direction")
+    assert by["bound_range"]["use"] == "no" and by["bound_range"]["note"].startswith("direction_only:")
     assert by["median"]["low"] == "" and "range 3 to 30" in by["median"]["note"]
 
 
@@ -118,7 +118,7 @@ def test_what_a_table_does_not_tell_apart_is_asked(tmp_path):
         row(endpoint="marker_change:ctx", value="", value_basis="range_or_direction_only"),
         row(endpoint="sre_component_proportion:unheard_of"),
     )
-    assert validate(out, lambda t: Regimen.parse(t)) == []
+    assert validate(out, check_regimen=lambda t: Regimen.parse(t)) == []
     drafted = [(o["endpoint"], o["component"], o["statistic"]) for o in found[0].outcomes]
     assert drafted == [
         ("SRE", "radiation", "any_event_proportion"),

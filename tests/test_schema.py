@@ -6,10 +6,14 @@ import pytest
 from osteobayes import paths
 from osteobayes.errors import EvidenceError, OsteobayesError, PriorError, Problem, RegimenError, RunError
 from osteobayes.schema import (
+    DENOMINATORS,
+    ENDPOINTS,
     OUTCOME_COLUMNS,
     STATISTIC_UNITS,
     STATISTICS,
+    TUMOURS,
     UNITS,
+    USE_RULES,
     Study,
     did_you_mean,
     json_schemas,
@@ -132,8 +136,8 @@ def test_the_small_study_is_good(tmp_path):
         ("id: placebo, label: placebo", "id: denosumab, label: placebo", 1, "", ["'denosumab' is used twice"]),
         ("law: fixed, horizon_months: 12", "law: fixed", 8, "follow_up", ["needs its horizon_months"]),
         ("horizon_months: 12", "horizon_months: 12, accrual_months: 20", 8, "follow_up", ["longer than"]),
-        ("cancer: breast", "cancer: mixed", 1, "", ["no mix"]),
-        ("cancer: breast", "cancer: all_solid", 1, "", ["registries only"]),
+        ("cancer: breast", "cancer: breast\ntumour: renal", 1, "", ["its cancer is 'breast'"]),
+        ("cancer: breast", "cancer: all_solid", 1, "", ["registries and cohorts"]),
         ("  SRE: {", "  OS: {", 1, "", ["'OS' needs no event definition"]),
         (
             "    label: denosumab\n",
@@ -218,7 +222,8 @@ def test_every_yaml_names_its_schema():
 
 def test_the_readme_names_every_word_and_column():
     text = (paths.shipped("datasets") / "README.md").read_text(encoding="utf-8")
-    missing = [word for word in (*STATISTICS, *UNITS, *OUTCOME_COLUMNS) if f"`{word}`" not in text]
+    words = (*STATISTICS, *UNITS, *OUTCOME_COLUMNS, *USE_RULES, *DENOMINATORS, *TUMOURS, *ENDPOINTS)
+    missing = [word for word in words if f"`{word}`" not in text]
     assert missing == []
 
 

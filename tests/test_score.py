@@ -65,7 +65,7 @@ def test_score_of_draws():
 
 @pytest.fixture(scope="module")
 def chosen():
-    evidence = Evidence.load(shipped("datasets"))
+    evidence = Evidence.load(shipped("datasets")).choose("core")
     coords = {
         "study_sre": ("stopeck2010_136", "affirm", "henry2011_244"), "study_os": ("affirm",), "study_os_unseen": ("stopeck2010_136",),
         "study_pfs": (), "study_registry": (),

@@ -14,7 +14,7 @@ from osteobayes.twin import Twin, cloglog_contrast, contrasts
 
 @pytest.fixture(scope="module")
 def evidence():
-    return Evidence.load(shipped("datasets"))
+    return Evidence.load(shipped("datasets")).choose("core")
 
 
 @pytest.fixture(scope="module")
@@ -127,4 +127,4 @@ def test_a_shared_control_is_refused(evidence):
 
 def test_no_network(evidence):
     with pytest.raises(OsteobayesError, match="no network"):
-        Twin.fit(evidence.subset(studies=["jensen2011"]))
+        Twin.fit(evidence.select(study="jensen2011"))

@@ -325,7 +325,7 @@ def guyot(
     Within each interval of the risk table censorings are spread evenly; events at each digitised step are those that
     bring the product-limit estimate to the curve; the number of censorings is changed until the numbers at risk at
     the next printed time agree. After the last printed time the censoring rate is the average one before it; with
-    `total_events` it is changed until the total agrees. Deterministic.
+    `total_events` it is changed until the total agrees, within one event for each interval before. Deterministic.
 
     Parameters
     ----------
@@ -363,7 +363,9 @@ def guyot(
     so an interval without a digitised point is allowed; somebody stays at risk to the end of a curve that is not 0
     (the published loop can censor everybody before it); patients are neither lost nor made where the printed numbers
     at risk cannot be reached; the search for the number of censorings keeps the best value seen and halves the
-    interval where the published step would alternate for ever.
+    interval where the published step would alternate for ever; a total of events that is off by no more than the
+    intervals before the last one can have gained or lost in rounding leaves the last one alone: the few patients there
+    cannot make up for the rest, and the hazard ratio suffers when they must.
 
     References
     ----------
@@ -393,12 +395,18 @@ def guyot(
     before = grid[low] - grid[0]
     guess = round(censored * (grid[high] - grid[low]) / before) if before > 0 else 0
     guess = min(guess, int(state.at_risk[low]))
-    if total_events is None:
-        state.walk(low, high, guess, to_end=True)
-    elif int(state.events[:low].sum()) >= total_events:
-        state.stop(low)
-    else:
-        state.search(low, high, guess, lambda: int(state.events.sum()) - int(total_events), to_end=True)
+    state.walk(low, high, guess, to_end=True)
+    if total_events is not None:
+        total = int(total_events)
+
+        def excess() -> int:
+            off = int(state.events.sum()) - total
+            return off if abs(off) > last else 0
+
+        if excess() and int(state.events[:low].sum()) >= total:
+            state.stop(low)
+        elif excess():
+            state.search(low, high, guess, excess, to_end=True)
     return state.patients()
 
 

@@ -4,6 +4,8 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from decimal import Decimal
+from itertools import pairwise
 
 from osteobayes.errors import Problem, RegimenError
 from osteobayes.schema import (
@@ -155,8 +157,14 @@ def _value(row: Row) -> Iterator[Finding]:
             )
         return
     if outcome.statistic == "bound_range":
-        return
-    if outcome.value is None:
+        if outcome.value is not None:
+            yield (
+                "value",
+                f"a bound_range has the value {row.printed['value']}",
+                "write the bounds into low and high, or correct the statistic",
+            )
+            return
+    elif outcome.value is None:
         yield "value", f"a {outcome.statistic} needs a value", "give it, or use median_not_reached or bound_range"
     for field in ("value", "low", "high"):
         number = getattr(outcome, field)
@@ -175,11 +183,16 @@ def _bounds(outcome: OutcomeRow) -> tuple[float, float]:
         return (0.0, top)
     if outcome.statistic in ("risk_difference", "relative_risk_reduction"):
         return (-top if outcome.statistic == "risk_difference" else -math.inf, top)
-    if outcome.statistic.startswith("percent_change"):
+    if outcome.statistic == "bound_range":  # its unit says what it bounds
+        if outcome.unit in ("percent", "fraction"):
+            return (0.0 if outcome.versus is None else -math.inf, top)
+        if outcome.unit == "percentage_point":
+            return (-top, top)
+    if outcome.statistic.startswith("percent_change") or outcome.unit == "percent_change":
         return (-100.0, math.inf)
-    if outcome.statistic == "difference":
+    if outcome.statistic == "difference" or (outcome.statistic == "bound_range" and outcome.versus is not None):
         return (-math.inf, math.inf)
-    if outcome.statistic in ("hazard_ratio", "rate_ratio", "risk_ratio", "odds_ratio", "median", "mean"):
+    if outcome.unit == "ratio" or outcome.statistic in ("median", "mean"):
         return (math.nextafter(0.0, 1.0), math.inf)
     return (0.0, math.inf)
 
@@ -190,10 +203,16 @@ def _counts(row: Row) -> Iterator[Finding]:
     if outcome.events is not None and outcome.n is not None and outcome.events > outcome.n:
         yield "events", f"{outcome.events} events among {outcome.n} patients", "exchange or correct events and n"
         return
-    if outcome.arm in row.study.arm_ids and outcome.versus is None and outcome.n is not None:
-        arm_n = row.study.arm(outcome.arm).n
-        if arm_n is not None and outcome.n > arm_n:
-            yield "n", f"n is {outcome.n} but the arm has {arm_n} patients", "correct n here or in study.yaml"
+    arms = [arm for arm in (outcome.arm, outcome.versus) if arm is not None]
+    sizes = [row.study.arm(arm).n for arm in arms if arm in row.study.arm_ids]
+    field, number = ("events", outcome.events) if outcome.n is None else ("n", outcome.n)
+    if number is not None and len(sizes) == len(arms) and None not in sizes:
+        most = sum(size for size in sizes if size is not None)
+        if number > most:
+            whole = "the arm has" if len(arms) == 1 else "both arms together have"
+            verb = "is" if field == "n" else "are"
+            message = f"{field} {verb} {number} but {whole} {most} patients"
+            yield field, message, f"correct {field} here, or n in study.yaml"
     if outcome.statistic not in PROPORTIONS or outcome.unit not in ("percent", "fraction"):
         return
     if outcome.value is None or outcome.events is None or outcome.n is None:
@@ -208,7 +227,8 @@ def _counts(row: Row) -> Iterator[Finding]:
 
 def _decimals(printed: str) -> int:
     """Digits that are printed after the decimal point."""
-    return len(printed.partition(".")[2])
+    exponent = Decimal(printed).as_tuple().exponent  # `4.42e1` has one, like `44.2`
+    return max(0, -exponent) if isinstance(exponent, int) else 0
 
 
 def _time(row: Row) -> Iterator[Finding]:
@@ -274,6 +294,8 @@ def _fit_needs(row: Row) -> Iterator[Finding]:
             yield "low", f"a {outcome.statistic} that is fitted needs its interval", "give low and high, or use `check`"
     elif outcome.n is None and outcome.statistic != "bound_range":
         yield "n", f"a {outcome.statistic} that is fitted needs n", "give n, or use `check`"
+    if outcome.low is not None and outcome.low == outcome.high:
+        yield "low", "the interval has no width, so it says nothing of the error", "print more digits, or use `check`"
     if outcome.statistic == "bound_range":
         yield "use", "a bound_range has no likelihood", "use `check` or `no`"
     if outcome.statistic in ("median_not_reached", "completion") and outcome.time is None:
@@ -322,20 +344,35 @@ def duplicate_ids(rows: Iterable[Row]) -> Iterator[Problem]:
 
 
 def split_problems(rows: Iterable[Row]) -> Iterator[Problem]:
-    """Find splits of the first events that hold more events than their total, or than patients."""
+    """Find components of events that hold more events than their total, or than patients."""
     splits: dict[tuple, list[Row]] = defaultdict(list)
+    parts: dict[tuple, list[Row]] = defaultdict(list)
     totals: dict[tuple, Row] = {}
     for row in rows:
         outcome = row.outcome
-        key = (row.study.id, outcome.arm, outcome.endpoint, outcome.time)
-        if outcome.statistic == "first_event_proportion" and outcome.events is not None:
+        key = (row.study.id, outcome.arm, outcome.endpoint, _when(outcome))
+        if outcome.events is None:
+            continue
+        if outcome.statistic == "first_event_proportion":
             splits[key].append(row)
-        elif outcome.statistic == "proportion" and outcome.events is not None:
-            totals[key] = row
+        elif outcome.statistic == "any_event_proportion":
+            parts[key].append(row)
+        elif outcome.statistic == "proportion" and outcome.component is None:
+            before = totals.setdefault(key, row)
+            totals[key] = min(before, row, key=lambda r: r.outcome.events or 0)
+    for key, components in parts.items():
+        total = totals.get(key)
+        for row in components:
+            if total and (row.outcome.events or 0) > (total.outcome.events or 0):
+                message = (
+                    f"{row.outcome.events} patients of arm {key[1]!r} had a {row.outcome.component}, but the total in "
+                    f"line {total.line} has {total.outcome.events} with any event"
+                )
+                yield row.problem("events", message, "correct one of the two")
     for key, siblings in splits.items():
         events = sum(row.outcome.events or 0 for row in siblings)
         total = totals.get(key)
-        limit = total.outcome.events if total else siblings[0].outcome.n
+        limit = total.outcome.events if total else _patients(siblings)
         last = siblings[-1]
         if limit is not None and events > limit:
             whole = f"the total in line {total.line} has {limit}" if total else f"there are {limit} patients"
@@ -345,6 +382,13 @@ def split_problems(rows: Iterable[Row]) -> Iterator[Problem]:
         if len(twice) < len(siblings):
             message = f"a component of the first events of arm {key[1]!r} is given twice"
             yield last.problem("component", message, "keep one row a component")
+
+
+def _patients(rows: list[Row]) -> int | None:
+    """Fewest patients that rows of one arm are of: what they print, or else the arm's."""
+    printed = [row.outcome.n for row in rows if row.outcome.n is not None]
+    study, arm = rows[0].study, rows[0].outcome.arm
+    return min(printed) if printed else study.arm(arm).n if arm in study.arm_ids else None
 
 
 def family(row: Row) -> str:
@@ -361,13 +405,19 @@ def double_counts(rows: Iterable[Row]) -> Iterator[Problem]:
     """
     groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
-        if row.outcome.use == "fit" and row.outcome.statistic not in FREE:
-            groups[row.study.patients, family(row)].append(row)
+        if row.outcome.use == "fit":
+            free = f"{row.outcome.statistic} of " if row.outcome.statistic in FREE else ""
+            groups[row.study.patients, free + family(row)].append(row)
     for (patients, name), members in groups.items():
         where = f"{name} of patient set {patients}"
-        for late, early in _clashes(members):
+        clashes = list(_clashes(members))
+        for late, early in clashes:
             message = f"this row and {_cite(early, late)} count the {where} twice"
             yield late.problem("use", message, "set one of them to `check`")
+        if not clashes:
+            for row in _implied(members):
+                message = f"{row.outcome.arm!r} against {row.outcome.versus!r} follows from other fitted rows: the {where}"
+                yield row.problem("use", f"{message} count twice", "set one of them to `check`")
 
 
 def _cite(row: Row, reader: Row) -> str:
@@ -387,11 +437,36 @@ def _clashes(rows: list[Row]) -> Iterator[tuple[Row, Row]]:
                 break
 
 
+def _implied(rows: list[Row]) -> Iterator[Row]:
+    """Contrasts of one study that close a circle: of arms, or of arms whose absolute numbers are fitted too."""
+    root: dict[str | None, str | None] = {}
+
+    def find(arm: str | None) -> str | None:
+        while root.get(arm, arm) != arm:
+            arm = root[arm]
+        return arm
+
+    contrasts = [row for row in rows if row.outcome.statistic in CONTRASTS]
+    for row in rows:
+        if row.outcome.statistic not in CONTRASTS:
+            root[find(row.outcome.arm)] = None  # the absolute scale joins arms like a common reference
+    for row in contrasts:
+        one, two = find(row.outcome.arm), find(row.outcome.versus)
+        if one == two:
+            yield row
+        root[one] = two
+
+
 def _clash(one: Row, two: Row) -> bool:
     """Whether two fitted rows of a patient set and family count the same patients twice."""
     if one.study.id != two.study.id:
         return True
     study, a, b = one.study, one.outcome, two.outcome
+    if a.statistic in FREE:  # a split is one number; its components are told apart by `split_problems`
+        split = a.statistic == "first_event_proportion"
+        if split and (a.arm, a.endpoint, _when(a)) == (b.arm, b.endpoint, _when(b)):
+            return False
+        return _share_patients(study, a.arm, b.arm)
     contrasts = [row for row in (a, b) if row.statistic in CONTRASTS]
     if len(contrasts) == 2:
         pairs = ((x, y) for x in (a.arm, a.versus) for y in (b.arm, b.versus))
@@ -414,19 +489,19 @@ def _share_patients(study: Study, one: str | None, two: str | None) -> bool:
 def _one_curve(a: OutcomeRow, b: OutcomeRow) -> bool:
     """Landmarks of one curve at different times."""
     same = (a.statistic, a.endpoint, a.arm) == (b.statistic, b.endpoint, b.arm)
-    return same and a.statistic in TIMED and _when(a) != _when(b)
+    return same and a.statistic in TIMED and _when(a) != _when(b) and a.component == b.component
 
 
 def _when(outcome: OutcomeRow) -> float | None:
     """Time of a row, in years."""
     if outcome.time is None or outcome.time_unit is None:
         return None
-    return time_in_years(outcome.time, outcome.time_unit)
+    return round(time_in_years(outcome.time, outcome.time_unit), 6)  # 12 months are a year, whatever the rounding
 
 
 def _one_table(a: OutcomeRow, b: OutcomeRow) -> bool:
     """Two components of one table of any events."""
-    same = (a.statistic, a.endpoint, a.arm, a.time) == (b.statistic, b.endpoint, b.arm, b.time)
+    same = (a.statistic, a.endpoint, a.arm, _when(a)) == (b.statistic, b.endpoint, b.arm, _when(b))
     return same and a.statistic == "any_event_proportion" and a.component != b.component
 
 
@@ -451,9 +526,36 @@ def regimen_problems(study: Study, document: YamlDocument, check_regimen: Callab
                 yield document.problem(key, str(error), "correct the regimen")
 
 
+def curve_problems(rows: Iterable[Row]) -> Iterator[Problem]:
+    """Fitted landmarks of one curve that go back: an incidence that falls, or a survival that rises."""
+    curves: dict[tuple, list[Row]] = defaultdict(list)
+    for row in rows:
+        outcome = row.outcome
+        if outcome.use == "fit" and outcome.statistic in TIMED and None not in (_when(outcome), outcome.value):
+            key = (row.study.id, outcome.arm, outcome.endpoint, outcome.component, outcome.statistic)
+            curves[key].append(row)
+    for key, members in curves.items():
+        rising = key[-1] == "cumulative_incidence"
+        members.sort(key=lambda row: _when(row.outcome) or 0.0)
+        for early, late in pairwise(members):
+            first, second = (_share(row.outcome) for row in (early, late))
+            if first is not None and second is not None and (second < first if rising else second > first):
+                verb = "falls" if rising else "rises"
+                message = f"the curve {verb} from {first:g} in line {early.line} to {second:g} here, which it cannot"
+                yield late.problem("value", message, "correct value, time or unit of one of the two")
+
+
+def _share(outcome: OutcomeRow) -> float | None:
+    """Value of a share as a fraction."""
+    if outcome.value is None or outcome.unit not in ("percent", "fraction"):
+        return None
+    return outcome.value / 100.0 if outcome.unit == "percent" else outcome.value
+
+
 def set_problems(rows: list[Row]) -> Iterator[Problem]:
     """Everything that is wrong between rows."""
     yield from duplicate_ids(rows)
     yield from split_problems(rows)
+    yield from curve_problems(rows)
     yield from shared_controls(rows)
     yield from double_counts(rows)

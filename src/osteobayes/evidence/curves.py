@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.optimize import isotonic_regression
 
 from osteobayes.errors import Problem
 from osteobayes.evidence.checks import Row, rule
@@ -15,9 +16,11 @@ from osteobayes.schema import (
     OutcomeRow,
     Study,
     Table,
+    YamlDocument,
     did_you_mean,
     plain_number,
     read_table,
+    read_yaml,
     time_in_years,
 )
 from osteobayes.survival import IntervalCounts, guyot, interval_counts
@@ -67,34 +70,52 @@ def read_curves(place: Path, study: Study) -> tuple[dict[str, CurveData], list[P
     """Curves of a study folder, and what is wrong with them."""
     found: dict[str, CurveData] = {}
     problems: list[Problem] = []
-    expected: set[str] = set()
-    yaml = (place / "study.yaml").as_posix()
+    expected: dict[str, None] = {}
+    yaml = place / "study.yaml"
+    document = read_yaml(yaml) if study.curves else YamlDocument(yaml.as_posix(), None)
     for i, curve in enumerate(study.curves):
-        field = f"curves[{i}]"
+        entry = _Entry(document, i, curve, study)
         wrong = list(_declaration(curve, study))
-        problems += [Problem(yaml, None, f"{field}.{name}", message, mend) for name, message, mend in wrong]
+        problems += [entry.problem(name, message, mend) for name, message, mend in wrong]
         stem = f"{curve.endpoint}.{curve.arm}"
         individual = curve.kind == "individual"
         names = [f"{curve.endpoint}.times.csv"] if individual else [f"{stem}.csv", f"{stem}.risk.csv"]
-        expected |= set(names)
+        expected |= dict.fromkeys(names)
         if wrong:
             continue
         read = _individual if individual else _digitised
-        data, trouble = read([place / "km" / name for name in names], curve, study, yaml)
+        data, trouble = read([place / "km" / name for name in names], entry)
         problems += trouble
         if data is not None:
             if curve_id(study.id, curve) in found:
-                message = "the curve is declared twice"
-                problems.append(Problem(yaml, None, field, message, "keep one"))
+                problems.append(entry.problem("", "the curve is declared twice", "keep one"))
             found[curve_id(study.id, curve)] = data
     folder = place / "km"
     if folder.is_dir():
         for path in sorted(folder.iterdir()):
-            if path.name not in expected:
+            if path.name not in expected and not path.name.startswith("."):
                 mend = did_you_mean(path.name, expected) if expected else "declare it under `curves` in study.yaml"
                 message = "study.yaml declares no curve of this file"
                 problems.append(Problem(path.as_posix(), None, "", message, mend))
-    return found, problems
+    return found, list(dict.fromkeys(problems))  # the curves of one file of times share its faults
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One entry under `curves` and where it stands."""
+
+    document: YamlDocument
+    index: int
+    curve: Curve
+    study: Study
+
+    @property
+    def line(self) -> int:
+        return self.document.line(("curves", self.index)) or 1
+
+    def problem(self, name: str, message: str, mend: str) -> Problem:
+        """Problem of a key of the entry, or of the entry."""
+        return self.document.problem(("curves", self.index, *([name] if name else [])), message, mend)
 
 
 def _declaration(curve: Curve, study: Study) -> Iterator[tuple[str, str, str]]:
@@ -155,9 +176,10 @@ def _columns(
             except ValueError:
                 value = float("nan")
             if wrong is None and not np.isfinite(value):
-                wrong = (f"{cell!r} is not a number" if cell else "the cell is empty", "write the number")
+                wrong = (f"{cell!r} is not a number" if cell else "the cell is empty", "")
             if wrong:
-                problems.append(Problem(file, line, name, *wrong))
+                mend = "write one plain number, or remove the row"
+                problems.append(Problem(file, line, name, wrong[0], mend))
             numbers[name].append((line, value))
     if not table.rows:
         problems.append(Problem(file, None, "", "the file holds no row", "write the readings"))
@@ -174,8 +196,9 @@ def _unit_problem(table: Table, curve: Curve) -> list[Problem]:
     return []
 
 
-def _digitised(paths: list[Path], curve: Curve, study: Study, yaml: str) -> tuple[CurveData | None, list[Problem]]:
+def _digitised(paths: list[Path], entry: _Entry) -> tuple[CurveData | None, list[Problem]]:
     """A digitised curve and its risk table as patients."""
+    curve = entry.curve
     points, _, table, problems = _columns(paths[0], {"time": _TIME_WORDS, "survival": _SURVIVAL_WORDS})
     risks, _, risk_table, more = _columns(paths[1], {"time": _TIME_WORDS, "n_at_risk": _RISK_WORDS})
     problems += more + _unit_problem(table, curve) + _unit_problem(risk_table, curve)
@@ -184,13 +207,19 @@ def _digitised(paths: list[Path], curve: Curve, study: Study, yaml: str) -> tupl
     time, survival, settings, problems = _levelled(points, table.file)
     if problems:
         return None, problems
+    problems = list(_risk_problems(risks, risk_table.file, float(time.max())))[:1]
+    if problems:
+        return None, problems
     at, n = (np.array([v for _, v in risks[name]]) for name in ("time", "n_at_risk"))
-    printed = study.arm(curve.arm).n
+    printed = entry.study.arm(curve.arm).n
     if printed is not None and n[0] > printed:
         message = f"{n[0]:g} patients are at risk at the start, but arm {curve.arm!r} has {printed}"
         return None, [
             Problem(risk_table.file, risks["n_at_risk"][0][0], "n_at_risk", message, "correct one of the two")
         ]
+    if curve.total_events is not None and curve.total_events > n[0]:
+        message = f"{curve.total_events} events among {n[0]:g} patients"
+        return None, [entry.problem("total_events", message, "correct total_events or the numbers at risk")]
     try:
         t, event = guyot(time, survival, at, n, curve.total_events)
     except ValueError as error:
@@ -200,7 +229,31 @@ def _digitised(paths: list[Path], curve: Curve, study: Study, yaml: str) -> tupl
     settings |= {"reconstruction": "Guyot 2012", "total_events": str(curve.total_events or "not printed")}
     scale = time_in_years(1.0, curve.time_unit)
     edges = np.append(at[at < t.max()], t.max()) * scale
-    return _data(t * scale, event, edges, curve, study, yaml, settings), []
+    return _data(t * scale, event, edges, entry, settings), []
+
+
+def _risk_problems(risks: Columns, file: str, end: float) -> Iterator[Problem]:
+    """What a risk table cannot say, by line; `end`: the last time of the curve."""
+    mend = "read the numbers at risk again"
+    before: tuple[float, float] | None = None
+    for (line, time), (_, n) in zip(risks["time"], risks["n_at_risk"], strict=True):
+        if before is None and time != 0:
+            yield Problem(file, line, "time", f"the risk table must start at time 0, it starts at {time:g}", mend)
+        if before is not None and time <= before[0]:
+            message = f"the time {time:g} does not come after the time {before[0]:g}"
+            yield Problem(file, line, "time", message, "sort the rows, one a time")
+        if n != round(n) or n < 0:
+            yield Problem(file, line, "n_at_risk", f"{n:g} is not a whole number of patients", mend)
+        if before is None and n == 0:
+            yield Problem(file, line, "n_at_risk", "nobody is at risk at the start", mend)
+        if before is not None and n > before[1]:
+            message = f"the number at risk rises from {before[1]:g} to {n:g}: nobody comes back at risk"
+            yield Problem(file, line, "n_at_risk", message, mend)
+        if time > end and n > 0:
+            message = f"{n:g} patients are at risk at time {time:g}, after the curve ends at {end:g}"
+            more = "extend the curve to that time at its last value, or leave the row out"
+            yield Problem(file, line, "n_at_risk", message, more)
+        before = (time, n)
 
 
 def _levelled(points: Columns, file: str) -> tuple[np.ndarray, np.ndarray, dict[str, str], list[Problem]]:
@@ -209,21 +262,25 @@ def _levelled(points: Columns, file: str) -> tuple[np.ndarray, np.ndarray, dict[
     time = np.array([v for _, v in points["time"]])
     survival = np.array([v for _, v in points["survival"]])
     settings: dict[str, str] = {}
-    percent = survival.max() > 1.0 + TOLERATED_EXCESS
-    if percent:
-        survival = survival / 100.0
-        settings["scale"] = "percent"
     order = np.lexsort((-survival, time))
     if np.any(order != np.arange(len(order))):
         settings["order"] = "sorted by time"
     time, survival, lines = time[order], survival[order], [lines[i] for i in order]
+    if survival[0] <= TOLERATED_EXCESS and survival.max() > survival[0] + TOLERATED_RISE:
+        message = f"the curve begins at {survival[0]:g} and rises: a cumulative incidence, not a survival"
+        mend = "write 1 (in percent: 100) minus each reading"
+        return time, survival, settings, [Problem(file, lines[0], "survival", message, mend)]
+    if survival[0] > 2.0:  # a curve begins near 1 or near 100; a slip in a later reading makes no percent of it
+        survival = survival / 100.0
+        settings["scale"] = "percent"
     beyond = (survival < -TOLERATED_EXCESS) | (survival > 1 + TOLERATED_EXCESS)
     if beyond.any():
         i = int(np.argmax(beyond))
         message = f"a survival of {100 * survival[i]:.4g} percent is impossible"
         return time, survival, settings, [Problem(file, lines[i], "survival", message, "read it again")]
-    span = time.max() if time.max() > 0 else 1.0
-    if time[0] < -0.02 * span:
+    if time.max() <= 0:
+        return time, survival, settings, [Problem(file, lines[-1], "time", "no reading is after time 0", "read on")]
+    if time[0] < -0.02 * time.max():
         return (
             time,
             survival,
@@ -233,8 +290,9 @@ def _levelled(points: Columns, file: str) -> tuple[np.ndarray, np.ndarray, dict[
     if time[0] < 0 or np.any((survival < 0) | (survival > 1)):
         settings["clipped"] = "readings just outside the axes were put on them"
     time, survival = np.maximum(time, 0.0), np.clip(survival, 0.0, 1.0)
-    level = np.minimum.accumulate(survival)
-    rise = survival - level
+    rise = survival - np.minimum.accumulate(survival)
+    # pooled, not cut to the lowest reading so far: errors of reading would pull a flat stretch, and its median, down
+    level = isotonic_regression(survival, increasing=False).x
     if rise.max() > TOLERATED_RISE:
         i = int(np.argmax(rise))
         message = f"the curve rises by {rise[i]:.3f} before time {time[i]:g}: a survival curve cannot"
@@ -255,8 +313,9 @@ def _levelled(points: Columns, file: str) -> tuple[np.ndarray, np.ndarray, dict[
     return time, level, settings, []
 
 
-def _individual(paths: list[Path], curve: Curve, study: Study, yaml: str) -> tuple[CurveData | None, list[Problem]]:
+def _individual(paths: list[Path], entry: _Entry) -> tuple[CurveData | None, list[Problem]]:
     """Individual times of one arm."""
+    curve, study = entry.curve, entry.study
     words = {"time": _TIME_WORDS, "event": ("event", "status"), "arm": ("arm", "group")}
     numbers, texts, table, problems = _columns(paths[0], words, ("arm",))
     problems += _unit_problem(table, curve)
@@ -277,31 +336,36 @@ def _individual(paths: list[Path], curve: Curve, study: Study, yaml: str) -> tup
     if not mine.any():
         message = f"no row is of arm {curve.arm!r}"
         problems.append(Problem(table.file, None, "arm", message, "add its patients, or remove the curve"))
+    printed = study.arm(curve.arm).n
+    if printed is not None and mine.sum() > printed:
+        message = f"{mine.sum()} patients are of arm {curve.arm!r}, which has {printed}"
+        problems.append(Problem(table.file, None, "arm", message, "correct the times, or n in study.yaml"))
     if problems:
         return None, problems
     scale = time_in_years(1.0, curve.time_unit)
     time = np.array([v for _, v in numbers["time"]])[mine] * scale
+    if time.max() <= 0:
+        message = f"no time of arm {curve.arm!r} is after 0"
+        return None, [Problem(table.file, numbers["time"][int(np.argmax(mine))][0], "time", message, "read them again")]
     event = np.array([v for _, v in numbers["event"]])[mine] == 1.0
     order = np.lexsort((~event, time))
     edges = np.unique(np.append(np.arange(0.0, time.max(), 0.25), time.max()))
-    return _data(time[order], event[order], edges, curve, study, yaml, {"kind": "individual times"}), []
+    return _data(time[order], event[order], edges, entry, {"kind": "individual times"}), []
 
 
 def _data(
     time: np.ndarray,
     event: np.ndarray,
     edges: np.ndarray,
-    curve: Curve,
-    study: Study,
-    yaml: str,
+    entry: _Entry,
     settings: dict[str, str],
 ) -> CurveData:
+    curve, study = entry.curve, entry.study
     texts = {
         "outcome_id": curve_id(study.id, curve), "arm": curve.arm, "endpoint": curve.endpoint, "statistic": "interval_counts",
         "estimator": "km", "use": curve.use, "source": curve.source, "where": curve.where or "", "note": curve.note,
     }  # fmt: skip
     row = dict.fromkeys(OutcomeRow.model_fields) | texts | {"events": int(event.sum()), "n": len(time)}
     outcome = OutcomeRow.model_construct(**row)
-    return CurveData(
-        study.id, curve, time, event, interval_counts(time, event, edges), settings, Row(yaml, 1, study, {}, outcome)
-    )
+    row_of_it = Row(entry.document.file, entry.line, study, {}, outcome)
+    return CurveData(study.id, curve, time, event, interval_counts(time, event, edges), settings, row_of_it)

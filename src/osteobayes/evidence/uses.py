@@ -1,6 +1,6 @@
 """What each row is used for: the statistic family that takes it into the likelihood, or why the model cannot use it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -80,7 +80,7 @@ def uses(outcomes: pd.DataFrame, studies: Mapping[str, Study], catalogue: Catalo
         model cannot use it, whatever its ``use``).
     """
     records = []
-    rows: Iterator[Any] = outcomes.itertuples()
+    rows: Iterable[Any] = outcomes.itertuples()
     for row in rows:
         study = studies[row.study]
         records.append(

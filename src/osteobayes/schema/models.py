@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from osteobayes.schema.reading import did_you_mean
 from osteobayes.schema.vocabulary import (
@@ -36,12 +36,21 @@ Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 Months = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(gt=0, le=10_000_000_000)]
+"""Patients: at least one, and not more than there are people."""
 
 
 class _Model(BaseModel):
     """Frozen, and closed: a key that is not listed is refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value(cls, value: Any) -> Any:
+        if isinstance(value, bool):  # pydantic would read `true` as 1
+            raise ValueError(f"{str(value).lower()} is neither a number nor a word; write the number, or quote the word")
+        return value
 
 
 class MixMember(_Model):
@@ -58,7 +67,7 @@ class Arm(_Model):
 
     id: Name
     label: Text = Field(description="Name of the arm as printed.")
-    n: Annotated[int, Field(gt=0)] | None = Field(default=None, description="Patients; null if not printed.")
+    n: Count | None = Field(default=None, description="Patients; null if not printed.")
     cancer: StudyCancer | None = Field(default=None, description="Cancer of this arm; omit: the study's.")
     tumour: Tumour | None = Field(default=None, description="Histology or stage; omit: the study's.")
     regimen: Text | None = Field(default=None, description="Regimen text; `placebo`: backbone only.")
@@ -185,7 +194,7 @@ class StudyFact(_Model):
     unit: FactUnit
     low: Finite | None = None
     high: Finite | None = None
-    n: Annotated[int, Field(gt=0)] | None = None
+    n: Count | None = None
     seen_at: Text
     note: Text | None = None
 
@@ -194,8 +203,15 @@ class StudyFact(_Model):
         words = self.unit in ("text", "date", "ratio")
         if not words and not isinstance(self.value, float | int):
             raise ValueError(f"the fact {self.fact!r} is in {self.unit} but its value is words; write unit: text")
-        if self.unit == "percent" and isinstance(self.value, float | int) and not 0 <= self.value <= 100:
-            raise ValueError(f"{self.value:g} percent is impossible for the fact {self.fact!r}; correct it")
+        numbers = [x for x in (self.low, self.value, self.high) if isinstance(x, float | int)]
+        least = -100.0 if self.unit == "percentage_point" else 0.0
+        most = 100.0 if self.unit in ("percent", "percentage_point") else math.inf
+        for number in numbers:
+            if not least <= number <= most:
+                raise ValueError(f"{number:g} {self.unit} is impossible for the fact {self.fact!r}; correct it")
+        if numbers != sorted(numbers):
+            shown = ", ".join(f"{number:g}" for number in numbers)
+            raise ValueError(f"low, value and high of the fact {self.fact!r} are not in order ({shown}); correct them")
         return self
 
 
@@ -251,6 +267,11 @@ class Study(_Model):
                 raise ValueError(
                     f"the fact {fact.fact!r} is of arm {fact.arm!r}, which is no arm; {did_you_mean(fact.arm, arms)}"
                 )
+            size = None if fact.arm is None else self.arm(fact.arm).n
+            if size is not None and fact.n is not None and fact.n > size:
+                raise ValueError(
+                    f"the fact {fact.fact!r} is of {fact.n} patients of arm {fact.arm!r}, which has {size}; correct one"
+                )
         return self
 
     @property
@@ -298,8 +319,8 @@ class OutcomeRow(_Model):
     high: Finite | None
     level: Annotated[float, Field(gt=0, lt=1)] | None
     estimator: Estimator
-    events: Annotated[int, Field(ge=0)] | None
-    n: Annotated[int, Field(gt=0)] | None
+    events: Annotated[int, Field(ge=0, le=10_000_000_000)] | None
+    n: Count | None
     denominator: Denominator | None
     use: Use
     source: Name

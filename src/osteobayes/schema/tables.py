@@ -14,11 +14,12 @@ _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 _NOT_REACHED = frozenset({"nr", "ne", "na", "n/a", "not reached", "not estimable", "-", "–", "—", "."})
 _MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
 _DATE = re.compile(
-    rf"\d{{1,2}}[-/ .]{_MONTH}(?:[-/ .]\d{{2,4}})?|{_MONTH}[-/ .]\d{{2,4}}|\d{{4}}-\d{{1,2}}-\d{{1,2}}.*|\d{{1,2}}/\d{{1,2}}/\d{{2,4}}.*",
+    rf"\d{{1,2}}[-/ .]{_MONTH}(?:[-/ .]\d{{2,4}})?|{_MONTH}[-/ .]\d{{2,4}}|\d{{4}}-\d{{1,2}}-\d{{1,2}}.*|\d{{1,2}}([/.])\d{{1,2}}\1\d{{2,4}}.*",
     re.IGNORECASE,
 )
 _RANGE = re.compile(r"\(?\s*-?\d+(?:\.\d+)?\s*(?:-|–|—|to|,)\s*-?\d+(?:\.\d+)?\s*\)?")
-_THOUSANDS = re.compile(r"-?\d{1,3}(?:[, \u00a0\u202f']\d{3})+(?:\.\d+)?")
+_THOUSANDS = re.compile(r"-?[1-9]\d{0,2}(?:[, \u00a0\u202f']\d{3})+(?:\.\d+)?")
+_DECIMAL_COMMA = re.compile(r"-?(?:0,\d+|\d+,(?:\d{1,2}|\d{4,}))")
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def read_table(path: Path, known: Iterable[str] = ()) -> Table:
     if "\0" in text:
         problem = Problem(file, None, "", "the file is not text (it holds zero bytes)", "save it as `CSV UTF-8`")
         return Table(file, problems=(problem,))
-    lines = text.splitlines()
+    lines = re.split(r"\r\n|\r|\n", text)
     skipped = 0
     delimiter = None
     if lines and (found := re.fullmatch(r"sep=(.)", lines[0].strip())):  # what Excel writes to itself
@@ -84,13 +85,15 @@ def read_table(path: Path, known: Iterable[str] = ()) -> Table:
     if delimiter is None:
         delimiter = _delimiter(next((line for line in lines if line.strip()), ""), set(known))
     rows: list[tuple[int, list[str]]] = []
+    line = skipped + 1  # where the row begins: a quoted cell may go on over several lines
     try:
         reader = csv.reader(io.StringIO("\n".join(lines[skipped:])), delimiter=delimiter, strict=True)
         for cells in reader:
             if any(cell.strip() for cell in cells):
-                rows.append((reader.line_num + skipped, [cell.strip() for cell in cells]))
+                rows.append((line, [cell.strip() for cell in cells]))
+            line = reader.line_num + skipped + 1
     except csv.Error as error:
-        problem = Problem(file, None, "", f"the file is not a table ({error})", "close every quote, one row a line")
+        problem = Problem(file, line, "", f"the file is not a table ({error})", "close every quote, one row a line")
         return Table(file, problems=(problem,))
     if not rows:
         return Table(file, problems=(Problem(file, None, "", "the file is empty", "write a header and rows"),))
@@ -110,11 +113,12 @@ def _decoded(content: bytes) -> str:
 
 
 def _delimiter(line: str, known: set[str]) -> str:
-    """Separator that gives most columns, those with a known name first."""
+    """Separator that gives most columns, those with a known name first, then lines of nothing but numbers."""
 
-    def score(delimiter: str) -> tuple[int, int]:
+    def score(delimiter: str) -> tuple[int, bool, int]:
         cells = [cell.strip().strip('"') for cell in line.split(delimiter)]
-        return sum(cell in known for cell in cells), len(cells)
+        numbers = all(_numeric(cell, delimiter != ",") for cell in cells if cell)
+        return sum(cell in known for cell in cells), numbers, len(cells)
 
     # a line of numbers with decimal commas is separated by what is left
     if ";" in line or "\t" in line:
@@ -166,10 +170,12 @@ def plain_number(cell: str, decimal_comma: bool = False) -> tuple[str, tuple[str
             f"{shown} is a date: a spreadsheet made it of a range or a fraction",
             "write the numbers as printed",
         )
-    if not decimal_comma and re.fullmatch(r"-?\d+,\d{1,2}", text):
+    if not decimal_comma and _DECIMAL_COMMA.fullmatch(text):
         return text, (f"{shown} has a decimal comma", f"write {text.replace(',', '.')}")
     if _THOUSANDS.fullmatch(text):
         return text, (f"{shown} has a thousands separator", f"write {re.sub(r'[^0-9.-]', '', text)}")
     if _RANGE.fullmatch(text):
         return text, (f"{shown} is a range, not a number", "write its ends into low and high")
+    if "_" in text:  # Python would read 1_0 as ten
+        return text, (f"{shown} is not a number", "correct the cell")
     return text, None

@@ -14,8 +14,8 @@ import numpy as np
 from osteobayes.survival import kaplan_meier
 
 SEED = 20261126
-CLICKS = 90  # readings an arm, about
-NOISE = 0.2  # of one reading, in percent: SD of a normal law, cut at 0.3
+CLICKS = 120  # readings an arm
+NOISE = 0.125  # of one reading, in percent of survival: SD of a normal law; 0.25, two SDs, is a pixel of a small figure
 
 FIGURES = {  # folder: figure of kmdata, endpoint, months between printed numbers at risk, months that a pixel stands for
     "comet1_os": ("COMET1_2A", "OS", 3, 0.05),
@@ -40,7 +40,7 @@ def clicks(time, survival, end):
 
 def read(time, survival, pixel, rng):
     """What the digitiser notes down: time to a pixel, percent to a tenth with an error of reading."""
-    noise = np.clip(rng.normal(0.0, NOISE, time.size), -0.3, 0.3)
+    noise = rng.normal(0.0, NOISE, time.size)
     noise[0] = 0.0
     t = np.round(np.round(time / pixel) * pixel, 2)
     s = np.clip(np.round(100 * survival + noise, 1), 0.0, 100.0)
