@@ -564,3 +564,13 @@ def test_the_template_validates_once_it_is_filled(tmp_path):
         write_template("my_trial", tmp_path)
     with pytest.raises(EvidenceError, match="is not an id"):
         write_template("My Trial", tmp_path)
+
+
+def test_the_readme_counts_what_ships(evidence):
+    text = (DATASETS.parent / "README.md").read_text(encoding="utf-8")
+    uses = evidence.outcomes["use"].value_counts()
+    said = (
+        f"{len(evidence.studies)} studies ship with {len(evidence.outcomes)} published numbers: {uses['fit']} may be fitted, "
+        f"{uses['check']} are compared, {uses['no']} stand for the record"
+    )
+    assert said in " ".join(text.split())

@@ -190,7 +190,8 @@ def test_reconstruction_recovers_the_curve(rate, total, n):
         assert off[np.sum(time[:, None] >= grid, axis=0) >= 15].max() < 0.02  # with fewer, one patient is a cliff
         np.testing.assert_array_equal(np.sum(t[:, None] >= risk_time, axis=0), at_risk)
         if total:
-            assert abs(e.sum() - event.sum()) <= risk_time.size - 1  # the rounding of the intervals before the last
+            # only the last interval can be changed, and it is not for the rounding of those before it
+            assert abs(e.sum() - event.sum()) <= max(risk_time.size - 1, 0.02 * event.sum())
 
 
 def test_reconstruction_from_a_grid_of_readings():

@@ -325,7 +325,8 @@ def guyot(
     Within each interval of the risk table censorings are spread evenly; events at each digitised step are those that
     bring the product-limit estimate to the curve; the number of censorings is changed until the numbers at risk at
     the next printed time agree. After the last printed time the censoring rate is the average one before it; with
-    `total_events` it is changed until the total agrees, within one event for each interval before. Deterministic.
+    `total_events` it is changed until the total agrees, if it is off by more than an event for each interval before.
+    Deterministic.
 
     Parameters
     ----------
@@ -396,17 +397,11 @@ def guyot(
     guess = round(censored * (grid[high] - grid[low]) / before) if before > 0 else 0
     guess = min(guess, int(state.at_risk[low]))
     state.walk(low, high, guess, to_end=True)
-    if total_events is not None:
-        total = int(total_events)
-
-        def excess() -> int:
-            off = int(state.events.sum()) - total
-            return off if abs(off) > last else 0
-
-        if excess() and int(state.events[:low].sum()) >= total:
+    if total_events is not None and abs(int(state.events.sum()) - total_events) > last:
+        if int(state.events[:low].sum()) >= total_events:
             state.stop(low)
-        elif excess():
-            state.search(low, high, guess, excess, to_end=True)
+        else:
+            state.search(low, high, guess, lambda: int(state.events.sum()) - int(total_events), to_end=True)
     return state.patients()
 
 

@@ -285,7 +285,9 @@ def _fit_needs(row: Row) -> Iterator[Finding]:
     outcome, study = row.outcome, row.study
     if outcome.use != "fit":
         return
-    if outcome.statistic in COUNTED:
+    if outcome.statistic == "incidence_proportion" and study.design == "registry":
+        pass  # its sampling error is small beside the study effect of a registry, whether n is printed or not
+    elif outcome.statistic in COUNTED:
         for field in ("events", "n"):
             if getattr(outcome, field) is None:
                 yield field, f"a {outcome.statistic} that is fitted needs {field}", f"give {field}, or use `check`"
@@ -416,7 +418,9 @@ def double_counts(rows: Iterable[Row]) -> Iterator[Problem]:
             yield late.problem("use", message, "set one of them to `check`")
         if not clashes:
             for row in _implied(members):
-                message = f"{row.outcome.arm!r} against {row.outcome.versus!r} follows from other fitted rows: the {where}"
+                message = (
+                    f"{row.outcome.arm!r} against {row.outcome.versus!r} follows from other fitted rows: the {where}"
+                )
                 yield row.problem("use", f"{message} count twice", "set one of them to `check`")
 
 

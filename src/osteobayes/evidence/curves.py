@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.optimize import isotonic_regression
@@ -365,7 +366,7 @@ def _data(
         "outcome_id": curve_id(study.id, curve), "arm": curve.arm, "endpoint": curve.endpoint, "statistic": "interval_counts",
         "estimator": "km", "use": curve.use, "source": curve.source, "where": curve.where or "", "note": curve.note,
     }  # fmt: skip
-    row = dict.fromkeys(OutcomeRow.model_fields) | texts | {"events": int(event.sum()), "n": len(time)}
+    row: dict[str, Any] = dict.fromkeys(OutcomeRow.model_fields) | texts | {"events": int(event.sum()), "n": len(time)}
     outcome = OutcomeRow.model_construct(**row)
     row_of_it = Row(entry.document.file, entry.line, study, {}, outcome)
     return CurveData(study.id, curve, time, event, interval_counts(time, event, edges), settings, row_of_it)

@@ -56,6 +56,8 @@ def unusable(row: Any, study: Study, catalogue: Catalogue) -> str:
     if family in ("incidence", "incidence_curve"):
         if row.denominator not in ("diagnosed", "diagnosed_early"):
             return f"no likelihood of bone metastasis among {row.denominator or 'an unnamed population'} yet"
+        if pd.isna(row.n) or (family == "incidence" and pd.isna(row.events)):
+            return "no likelihood of a registry's share without its n yet"
         if study.design not in ("registry", "cohort"):
             return "no likelihood of onset in trials of prevention yet"
         return ""

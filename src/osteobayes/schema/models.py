@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from osteobayes.schema.reading import did_you_mean
 from osteobayes.schema.vocabulary import (
@@ -36,8 +36,15 @@ Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 Months = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Count = Annotated[int, Field(gt=0, le=10_000_000_000)]
-"""Patients: at least one, and not more than there are people."""
+
+
+def _of_people(count: int) -> int:
+    if count > 10_000_000_000:
+        raise ValueError("more patients than there are people; correct the number")
+    return count
+
+
+Patients = Annotated[int, Field(gt=0), AfterValidator(_of_people)]
 
 
 class _Model(BaseModel):
@@ -49,7 +56,9 @@ class _Model(BaseModel):
     @classmethod
     def _no_truth_value(cls, value: Any) -> Any:
         if isinstance(value, bool):  # pydantic would read `true` as 1
-            raise ValueError(f"{str(value).lower()} is neither a number nor a word; write the number, or quote the word")
+            raise ValueError(
+                f"{str(value).lower()} is neither a number nor a word; write the number, or quote the word"
+            )
         return value
 
 
@@ -67,7 +76,7 @@ class Arm(_Model):
 
     id: Name
     label: Text = Field(description="Name of the arm as printed.")
-    n: Count | None = Field(default=None, description="Patients; null if not printed.")
+    n: Patients | None = Field(default=None, description="Patients; null if not printed.")
     cancer: StudyCancer | None = Field(default=None, description="Cancer of this arm; omit: the study's.")
     tumour: Tumour | None = Field(default=None, description="Histology or stage; omit: the study's.")
     regimen: Text | None = Field(default=None, description="Regimen text; `placebo`: backbone only.")
@@ -194,7 +203,7 @@ class StudyFact(_Model):
     unit: FactUnit
     low: Finite | None = None
     high: Finite | None = None
-    n: Count | None = None
+    n: Patients | None = None
     seen_at: Text
     note: Text | None = None
 
@@ -319,8 +328,8 @@ class OutcomeRow(_Model):
     high: Finite | None
     level: Annotated[float, Field(gt=0, lt=1)] | None
     estimator: Estimator
-    events: Annotated[int, Field(ge=0, le=10_000_000_000)] | None
-    n: Count | None
+    events: Annotated[int, Field(ge=0), AfterValidator(_of_people)] | None
+    n: Patients | None
     denominator: Denominator | None
     use: Use
     source: Name
