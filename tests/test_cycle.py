@@ -448,7 +448,7 @@ def components(draw_):
     )
     start = draw_(st.one_of(st.just(0.0), st.floats(-400, 400)))
     length = draw_(st.one_of(st.none(), st.floats(1, 2000)))
-    on = draw_(st.one_of(st.none(), st.floats(0.5, 40))) if agent.kinetics.kind == "window" else None
+    on = draw_(st.one_of(st.none(), st.floats(0.5, 40))) if agent.kinetics and agent.kinetics.kind == "window" else None
     return Component(
         agent.name,
         draw_(st.one_of(st.floats(1e-6, 1e7), st.integers(1, 5000).map(float))),
@@ -743,3 +743,26 @@ def test_cells_share_skeletons():
 def test_every_cell_and_catalogue_name_is_a_parameter_of_the_priors():
     assert set(NAMES) <= set(prior()[0].parameters)
     assert "denosumab 120 mg q4w" in str(Cell("breast", Regimen.parse("denosumab"), "bisphosphonate_12_months"))
+
+
+def test_one_agent_in_two_phases():
+    text = "denosumab 120 mg q4w x6 + denosumab 120 mg q12w from day 168"
+    regimen = Regimen.parse(text)
+    assert regimen.agents == ("denosumab",) and len(regimen.components) == 2
+    assert Regimen.parse(str(regimen)) == regimen
+    assert regimen.without("denosumab") == Regimen.parse("placebo")
+    with pytest.raises(RegimenError, match=r"named twice at the same time.*from day"):
+        Regimen.parse("denosumab 120 mg q4w x6 + denosumab 120 mg q12w from day 100")
+    # the exposure is the sum of its phases
+    days = jnp.asarray([10.0, 160.0, 200.0, 300.0])
+    agent = CATALOGUE.agents["denosumab"]
+    both = sum(component_exposure(c, agent, days, 400.0) for c in regimen.components)
+    first = component_exposure(regimen.components[0], agent, days, 400.0)
+    assert np.allclose(both[:2], first[:2]) and (both[2:] > first[2:]).all()
+
+
+def test_an_agent_without_a_mechanism_is_read_but_not_solved():
+    regimen = Regimen.parse("everolimus + exemestane 25 mg daily")
+    assert CATALOGUE.without_mechanism(regimen.agents) == ["everolimus", "exemestane"]
+    with pytest.raises(RegimenError, match="no mechanism of everolimus yet"):
+        component_exposure(regimen.components[0], CATALOGUE.agents["everolimus"], jnp.asarray([1.0]), 100.0)

@@ -325,8 +325,7 @@ def guyot(
     Within each interval of the risk table censorings are spread evenly; events at each digitised step are those that
     bring the product-limit estimate to the curve; the number of censorings is changed until the numbers at risk at
     the next printed time agree. After the last printed time the censoring rate is the average one before it; with
-    `total_events` it is changed until the total agrees, if it is off by more than an event for each interval before.
-    Deterministic.
+    `total_events` it is changed until the total agrees, if it is off by more than rounding. Deterministic.
 
     Parameters
     ----------
@@ -364,9 +363,9 @@ def guyot(
     so an interval without a digitised point is allowed; somebody stays at risk to the end of a curve that is not 0
     (the published loop can censor everybody before it); patients are neither lost nor made where the printed numbers
     at risk cannot be reached; the search for the number of censorings keeps the best value seen and halves the
-    interval where the published step would alternate for ever; a total of events that is off by no more than the
-    intervals before the last one can have gained or lost in rounding leaves the last one alone: the few patients there
-    cannot make up for the rest, and the hazard ratio suffers when they must.
+    interval where the published step would alternate for ever; a total of events that is off by no more than the root
+    of the number of intervals before the last one (their rounding) leaves the last one alone: the few patients there
+    would have to make up for all others, and hazard ratios suffered.
 
     References
     ----------
@@ -397,7 +396,7 @@ def guyot(
     guess = round(censored * (grid[high] - grid[low]) / before) if before > 0 else 0
     guess = min(guess, int(state.at_risk[low]))
     state.walk(low, high, guess, to_end=True)
-    if total_events is not None and abs(int(state.events.sum()) - total_events) > last:
+    if total_events is not None and abs(int(state.events.sum()) - total_events) > sqrt(last):
         if int(state.events[:low].sum()) >= total_events:
             state.stop(low)
         else:

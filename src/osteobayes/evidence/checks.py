@@ -516,7 +516,7 @@ def _successive(a: OutcomeRow, b: OutcomeRow) -> bool:
     return (a.time == 0) != (b.time == 0)
 
 
-def regimen_problems(study: Study, document: YamlDocument, check_regimen: Callable[[str], None]) -> Iterator[Problem]:
+def regimen_problems(study: Study, document: YamlDocument, check_regimen: Callable[[str], object]) -> Iterator[Problem]:
     """Regimen texts that the cycle room cannot read."""
     for i, arm in enumerate(study.arms):
         places = [(("arms", i, "regimen"), arm.regimen)]
@@ -524,10 +524,15 @@ def regimen_problems(study: Study, document: YamlDocument, check_regimen: Callab
         for key, text in places:
             if text is None:
                 continue
+            if not all(part.strip() for part in text.split("+")):
+                yield document.problem(key, f"`{text}`: a `+` has nothing beside it", "remove it, or name the agent")
+                continue
             try:
                 check_regimen(text)
             except RegimenError as error:
                 yield document.problem(key, str(error), "correct the regimen")
+            except (ValueError, OverflowError) as error:  # numbers of absurd length
+                yield document.problem(key, f"`{text[:60]}` cannot be read ({error})", "correct the regimen")
 
 
 def curve_problems(rows: Iterable[Row]) -> Iterator[Problem]:

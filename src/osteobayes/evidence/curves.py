@@ -30,6 +30,8 @@ TOLERATED_RISE = 0.02
 """How far a digitised curve may rise before it is refused; smaller rises are the digitiser's and are levelled."""
 TOLERATED_EXCESS = 0.02
 """How far readings may leave [0, 1] before they are refused."""
+LONGEST_YEARS = 100.0
+"""Times beyond it are slips of the pen."""
 _TIME_WORDS = ("time", "x", "t", "months", "weeks", "days", "years", "month", "week", "day", "year")
 _SURVIVAL_WORDS = ("survival", "y", "s", "km", "probability", "percent", "event_free", "os", "pfs")
 _RISK_WORDS = ("n_at_risk", "at_risk", "nrisk", "n", "number_at_risk", "number at risk")
@@ -197,12 +199,22 @@ def _unit_problem(table: Table, curve: Curve) -> list[Problem]:
     return []
 
 
+def _late_problems(times: list[tuple[int, float]], file: str, curve: Curve) -> Iterator[Problem]:
+    """Times that no patient can be followed for."""
+    for line, time in times:
+        if time_in_years(time, curve.time_unit) > LONGEST_YEARS:
+            message = f"the time {time:g} is in {curve.time_unit}s and above {LONGEST_YEARS:g} years"
+            yield Problem(file, line, "time", message, "correct it, or time_unit in study.yaml")
+
+
 def _digitised(paths: list[Path], entry: _Entry) -> tuple[CurveData | None, list[Problem]]:
     """A digitised curve and its risk table as patients."""
     curve = entry.curve
     points, _, table, problems = _columns(paths[0], {"time": _TIME_WORDS, "survival": _SURVIVAL_WORDS})
     risks, _, risk_table, more = _columns(paths[1], {"time": _TIME_WORDS, "n_at_risk": _RISK_WORDS})
     problems += more + _unit_problem(table, curve) + _unit_problem(risk_table, curve)
+    for read, file in ((points, table.file), (risks, risk_table.file)):
+        problems += _late_problems(read.get("time", []), file, curve)
     if problems:
         return None, problems
     time, survival, settings, problems = _levelled(points, table.file)
@@ -277,7 +289,7 @@ def _levelled(points: Columns, file: str) -> tuple[np.ndarray, np.ndarray, dict[
     beyond = (survival < -TOLERATED_EXCESS) | (survival > 1 + TOLERATED_EXCESS)
     if beyond.any():
         i = int(np.argmax(beyond))
-        message = f"a survival of {100 * survival[i]:.4g} percent is impossible"
+        message = f"a survival of {100 * float(survival[i]):.4g} percent is impossible"
         return time, survival, settings, [Problem(file, lines[i], "survival", message, "read it again")]
     if time.max() <= 0:
         return time, survival, settings, [Problem(file, lines[-1], "time", "no reading is after time 0", "read on")]
@@ -333,6 +345,7 @@ def _individual(paths: list[Path], entry: _Entry) -> tuple[CurveData | None, lis
     for line, value in numbers["time"]:
         if value < 0:
             problems.append(Problem(table.file, line, "time", f"the time {value:g} is negative", "correct it"))
+    problems += _late_problems(numbers["time"], table.file, curve)
     mine = np.array([arm == curve.arm for arm in texts["arm"]])
     if not mine.any():
         message = f"no row is of arm {curve.arm!r}"

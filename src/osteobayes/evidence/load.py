@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 from pydantic import ValidationError
 
-from osteobayes.cycle import Catalogue
+from osteobayes.cycle import Catalogue, Regimen
 from osteobayes.cycle.therapy import shipped_catalogue
 from osteobayes.errors import EvidenceError, OsteobayesError, Problem
 from osteobayes.evidence import checks, network
@@ -30,7 +30,7 @@ from osteobayes.schema import (
     time_in_years,
 )
 
-CheckRegimen = Callable[[str], None]
+CheckRegimen = Callable[[str], object]
 
 SKELETAL = "skeletal events"
 """Endpoints with an event definition, together."""
@@ -70,7 +70,7 @@ class Evidence:
         *folders
             Folders with one folder a study. No two may hold a study of the same id.
         check_regimen
-            Called with every regimen text; raises `RegimenError` for one that cannot be read.
+            Called with every regimen text; raises `RegimenError` for one that cannot be read. The shipped agents by default.
 
         Raises
         ------
@@ -263,6 +263,7 @@ class _Reading:
 
 def _read(folders: list[Path], check_regimen: CheckRegimen | None) -> _Reading:
     """Read and check folders of datasets."""
+    check_regimen = check_regimen or Regimen.parse
     out = _Reading()
     places: dict[str, Path] = {}
     chosen: list[tuple[dict[str, list[str]], list[str]]] = []
@@ -296,7 +297,7 @@ def _read(folders: list[Path], check_regimen: CheckRegimen | None) -> _Reading:
     return out
 
 
-def _read_place(out: _Reading, place: Path, check_regimen: CheckRegimen | None) -> None:
+def _read_place(out: _Reading, place: Path, check_regimen: CheckRegimen) -> None:
     """Read the folder of one study."""
     study, found = _read_study(place, check_regimen)
     out.problems += found
@@ -326,13 +327,13 @@ def _read_selections(out: _Reading, path: Path, studies: list[str]) -> dict[str,
     return {name: list(selection.studies) for name, selection in content.selections.items()}
 
 
-def _read_study(place: Path, check_regimen: CheckRegimen | None) -> tuple[Study | None, list[Problem]]:
+def _read_study(place: Path, check_regimen: CheckRegimen) -> tuple[Study | None, list[Problem]]:
     """Read one `study.yaml`."""
     study, document, problems = read_model(Study, place / "study.yaml")
     if study is not None and study.id != place.name:
         message = f"the id {study.id!r} is not the name of the folder, {place.name!r}"
         problems.append(document.problem(("id",), message, "rename one of the two"))
-    if study is not None and check_regimen is not None:
+    if study is not None:
         problems += checks.regimen_problems(study, document, check_regimen)
     return study, problems
 
@@ -419,7 +420,8 @@ def _cell_problem(file: str, line: int, detail: Any) -> Problem:
     if kind == "string_pattern_mismatch":
         form = "<study_id>/<short_name>" if name == "outcome_id" else "snake_case"
         return Problem(file, line, name, f"{value!r} is not an id", f"write it as {form}, in lower case")
-    return Problem(file, line, name, f"{value!r}: {detail['msg'].lower()}", "correct the cell")
+    message, _, mend = detail["msg"].removeprefix("Value error, ").partition("; ")
+    return Problem(file, line, name, f"{value!r}: {message[:1].lower()}{message[1:]}", mend or "correct the cell")
 
 
 def _table(rows: list[checks.Row]) -> pd.DataFrame:

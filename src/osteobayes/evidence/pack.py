@@ -203,8 +203,8 @@ class _Builder:
         """End of follow-up and accrual duration, years."""
         follow = study.follow_up
         months = follow.horizon_months
-        if months is None:
-            months = self.default_horizon
+        if months is None:  # never shorter than what is known of the follow-up
+            months = max(self.default_horizon, follow.accrual_months or 0.0, follow.median_months or 0.0)
             self.assumed.append(f"{study.id}: end of follow-up taken as {months:g} months (no source prints it)")
         accrual = follow.accrual_months
         if follow.law == "fixed":
