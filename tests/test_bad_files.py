@@ -72,9 +72,3 @@ def test_the_small_trial_without_its_defect_is_good(tmp_path):
         text = (BAD / "events_above_n" / "trial" / name).read_text(encoding="utf-8")
         (place / name).write_text(text.replace(",130,100,", ",30,100,"), encoding="utf-8")
     assert [str(problem) for problem in validate(tmp_path, check_regimen=parse)] == []
-
-
-def test_no_case_names_a_path_of_the_machine():
-    for path in BAD.rglob("*.*"):
-        if path.is_file():
-            assert b"/work/" not in path.read_bytes() and b"/tmp/" not in path.read_bytes(), path

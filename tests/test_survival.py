@@ -1,9 +1,13 @@
 """`survival`: hand-computed cases, properties that hold for all data, recovery of reconstructed patients."""
 
+from itertools import product
+
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lifelines import CoxPHFitter
 
 from osteobayes import survival as sv
 
@@ -257,6 +261,139 @@ def test_reconstruction_keeps_the_number_of_patients_on_any_curve(n, falls, stay
     np.testing.assert_array_equal(t, again[0])
 
 
+def test_a_total_that_is_off_by_rounding_leaves_the_last_interval_alone():
+    time, event = exponential(5, 200, 0.06)
+    figure = printed(time, event)
+    ignorant = sv.guyot(*figure)
+    for off in (0, 1, 2):  # four intervals before the last one: up to two
+        np.testing.assert_array_equal(sv.guyot(*figure, int(ignorant[1].sum()) + off), ignorant)
+    after = int(np.sum(ignorant[1] & (ignorant[0] >= figure[2][-1])))
+    assert sv.guyot(*figure, int(ignorant[1].sum()) - after)[1].sum() < ignorant[1].sum()
+
+
+# --- two arms, there and back ------------------------------------------------------------------------------------------
+
+SCENARIOS = {  # patients an arm, Weibull shape, median of the control in months, hazard ratio, follow-up from and to
+    "constant hazard": (300, 1.0, 20.0, 0.75, (6.0, 30.0)),
+    "falling hazard": (600, 0.8, 25.0, 0.90, (12.0, 48.0)),
+    "rare events": (600, 1.0, 60.0, 0.70, (6.0, 40.0)),
+    "no effect": (400, 1.2, 15.0, 1.00, (6.0, 24.0)),
+    "rising hazard, small": (150, 1.4, 18.0, 0.60, (8.0, 36.0)),
+    "constant hazard, small": (150, 1.0, 12.0, 0.80, (6.0, 24.0)),
+}
+
+
+def trial(seed, n, shape, median, ratio, follow_up):
+    """Both arms of a proportional-hazards trial with staggered entry; the treated one first."""
+    rng = np.random.default_rng(seed)
+    arms = []
+    for hazard in (ratio, 1.0):
+        events = median * (rng.exponential(size=n) / hazard / np.log(2)) ** (1 / shape)
+        censoring = rng.uniform(*follow_up, n)
+        arms.append((np.minimum(events, censoring), events <= censoring))
+    return arms
+
+
+def read(time, event, every, grid):
+    """The exact curve at every step or on a grid, and the numbers at risk every so many months."""
+    km = sv.kaplan_meier(time, event)
+    steps = km.time[np.append(True, np.diff(km.survival) < 0)]
+    at = np.append(steps if grid is None else np.arange(0, time.max(), grid), time.max())
+    risk_time = np.arange(0, time.max(), every)
+    return at, km(at), risk_time, np.sum(time[:, None] >= risk_time, axis=0)
+
+
+def hazard_ratio(treated, control):
+    """Cox's hazard ratio of two arms of times and events."""
+    time, event = (np.concatenate(both) for both in zip(treated, control, strict=True))
+    group = np.repeat([1.0, 0.0], [len(treated[0]), len(control[0])])
+    frame = pd.DataFrame({"time": time, "event": event.astype(float), "group": group})
+    return float(np.exp(CoxPHFitter().fit(frame, "time", "event").params_["group"]))
+
+
+def medians_agree(arm, again, at):
+    """Whether the medians lie within one reading (but at least 0.25 months), or the curve does not say where.
+
+    A curve that comes within half an event of one half may be rounded to the other side of it.
+    """
+    true, found = (sv.median(sv.kaplan_meier(*patients)) for patients in (arm, again))
+    first, last = sorted(np.searchsorted(np.append(at, np.inf), [true, found]))
+    if true == found or last - first <= 1 or abs(true - found) <= 0.25:
+        return True
+    km = sv.kaplan_meier(*arm)
+    before = np.searchsorted(km.time, found if found < true else np.nextafter(found, 0), side="right") - 1
+    before = min(before, km.time.size - 2)
+    return abs(km.survival[before] - 0.5) <= 0.5 * 0.5 / km.at_risk[before + 1] + 1e-9
+
+
+@pytest.mark.filterwarnings("ignore::Warning:lifelines")  # its own, about newer pandas
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_hazard_ratio_and_medians_of_a_trial_come_back(name, seed):
+    """Within 2 %, on two seeds of forty that were measured: at most 1.6 % here.
+
+    Over seeds 0-39 the worst and the share above 2 % are 2.3 % and 0.6 % (arms of 300 or more, table every 3 months),
+    3.3 % and 0.5 % (every 6 months), 3.0 % and 3.1 % (arms of 150, every 3 months), and 4.8 % and 8 % (arms of 150, every
+    6 months, which is too little to go by and not tested). Of 3,200 medians 22 did not agree.
+    """
+    arms = trial(seed, *SCENARIOS[name])
+    true = hazard_ratio(*arms)
+    for every, grid, total in product([3.0] if "small" in name else [3.0, 6.0], [None, 0.25], [False, True]):
+        figures = [read(*arm, every, grid) for arm in arms]
+        again = [sv.guyot(*f, int(arm[1].sum()) if total else None) for f, arm in zip(figures, arms, strict=True)]
+        assert hazard_ratio(*again) == pytest.approx(true, rel=0.02), (every, grid, total)
+        for figure, arm, found in zip(figures, arms, again, strict=True):
+            assert medians_agree(arm, found, figure[0]), (every, grid, total)
+
+
+# --- counts by interval -----------------------------------------------------------------------------------------------
+
+
+def test_interval_counts_by_hand():
+    # an interval holds its right end: the events at 3 and the censoring at 3 are in the first one
+    counts = sv.interval_counts(TIME, EVENT, [0, 3, 4.5, 6])
+    assert counts.edges.tolist() == [0, 3, 4.5, 6]
+    assert counts.at_risk.tolist() == [6, 2, 1]
+    assert counts.events.tolist() == [3, 0, 1]
+    assert counts.censored.tolist() == [1, 1, 0]
+
+
+def test_interval_counts_at_the_ends():
+    counts = sv.interval_counts([0, 0, 2, 2], [1, 0, 1, 0], [0, 1, 2])
+    assert (counts.at_risk.tolist(), counts.events.tolist(), counts.censored.tolist()) == ([4, 2], [1, 1], [1, 1])
+
+
+EDGES = st.lists(st.integers(1, 12), min_size=1, max_size=6, unique=True).map(lambda e: [0.0, *sorted(map(float, e))])
+
+
+@given(patients, EDGES)
+def test_interval_counts_count_everybody_once(data, edges):
+    time, event = np.array(data[0]), np.array(data[1]) > 0
+    edges = [*edges, *([13.0] if edges[-1] < time.max() else [])]
+    counts = sv.interval_counts(time, event, edges)
+    left = counts.at_risk - counts.events - counts.censored
+    assert counts.at_risk[0] == time.size and left[-1] == 0
+    np.testing.assert_array_equal(left[:-1], counts.at_risk[1:])
+    assert counts.events.sum() == event.sum() and counts.censored.sum() == np.sum(~event)
+    assert counts.events.min() >= 0 and counts.censored.min() >= 0
+    for i, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        inside = (time <= high) & ((time > low) | (i == 0))
+        assert (counts.events[i], counts.censored[i]) == (np.sum(inside & event), np.sum(inside & ~event))
+        assert counts.at_risk[i] == (np.sum(time > low) if i else time.size)
+
+
+@given(patients, EDGES)
+def test_interval_counts_make_the_same_curve_if_nobody_is_censored_inside(data, edges):
+    event = np.array(data[1]) > 0
+    time = np.minimum(np.array(data[0]) + 0.5, edges[-1])
+    time = np.where(event, time, np.array(edges)[np.searchsorted(edges, time)])  # censored at the right end only
+    counts = sv.interval_counts(time, event, edges)
+    estimate = np.cumprod(1 - counts.events / np.maximum(counts.at_risk, 1))
+    km = sv.kaplan_meier(time, event)
+    known = counts.edges[1:] <= time.max()
+    np.testing.assert_allclose(estimate[known], km(counts.edges[1:][known]), atol=1e-12)
+
+
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 CURVE = ([0, 1, 2], [1, 0.8, 0.6])
@@ -278,6 +415,12 @@ CURVE = ([0, 1, 2], [1, 0.8, 0.6])
         (lambda: sv.rmst(sv.kaplan_meier(TIME, EVENT), 0), "positive tau"),
         (lambda: sv.rmst(sv.kaplan_meier([1, 2], [1, 0]), 3), "after the end of follow-up"),
         (lambda: sv.log_rank([1, 2], [1, 1], [1, 1]), "two groups"),
+        (lambda: sv.interval_counts([1, 2], [1, 1], [0]), "at least one interval"),
+        (lambda: sv.interval_counts([1, 2], [1, 1], [1, 2]), "increase from 0"),
+        (lambda: sv.interval_counts([1, 2], [1, 1], [0, 2, 2]), "increase from 0"),
+        (lambda: sv.interval_counts([1, 2], [1, 1], [0, 1.5]), "the last edge 1.5 is before the last time 2"),
+        (lambda: sv.interval_counts([1, -2], [1, 1], [0, 2]), "negative value, -2"),
+        (lambda: sv.interval_counts([1, 2], [1], [0, 2]), "one value a patient"),
         (lambda: sv.guyot([0, 1, 2], [1, 0.7, 0.8], [0], [9]), "rises after time 1"),
         (lambda: sv.guyot([0, 2, 1], [1, 0.9, 0.8], [0], [9]), "decrease after 2"),
         (lambda: sv.guyot([-1, 2], [1, 0.9], [0], [9]), "negative value"),

@@ -149,22 +149,25 @@ def _columns(
         return *none, table, list(table.problems)
     file = table.file
     width = max(len(cells) for _, cells in table.rows) if table.rows else len(table.header)
+    known = {word for group in words.values() for word in group}
     header = [name.lower().split("(")[0].strip() for name in table.header]
+    if header and not known & set(header) and table.rows and known & {cell.lower() for cell in table.rows[0][1]}:
+        header = [cell.lower() for cell in table.rows.pop(0)[1]]  # WebPlotDigitizer: a line of names above the header
     if not header:
         if width != len(words):
             message = f"there are {width} columns and no header, but {', '.join(words)} are wanted"
-            return *none, table, [Problem(file, 1, "", message, "write a header")]
+            return *none, table, [Problem(file, table.header_row, "", message, "write a header")]
         header = [group[0] for group in words.values()]
     if len(header) > len(words) and sum(name in words["time"] for name in header) > 1:
         message = "the file holds several curves side by side"
-        return *none, table, [Problem(file, 1, "", message, "save one curve a file: time, survival")]
+        return *none, table, [Problem(file, table.header_row, "", message, "save one curve a file: time, survival")]
     at: dict[str, int] = {}
     for name, group in words.items():
         places = [i for i, word in enumerate(header) if word in group]
         if len(places) != 1:
             message = f"there is no column {name!r}" if not places else f"several columns could be {name!r}"
             mend = f"name the columns {', '.join(words)}; found {', '.join(table.header)}"
-            return *none, table, [Problem(file, 1, name, message, mend)]
+            return *none, table, [Problem(file, table.header_row, name, message, mend)]
         at[name] = places[0]
     problems, numbers, others = [], {name: [] for name in words}, {name: [] for name in texts}
     for line, cells in table.rows:
@@ -195,7 +198,7 @@ def _unit_problem(table: Table, curve: Curve) -> list[Problem]:
         for unit in TIME_UNITS:
             if unit in name.lower() and unit != curve.time_unit:
                 message = f"the header says {name!r} but study.yaml says time_unit: {curve.time_unit}"
-                return [Problem(table.file, 1, "time", message, "correct one of the two")]
+                return [Problem(table.file, table.header_row, "time", message, "correct one of the two")]
     return []
 
 

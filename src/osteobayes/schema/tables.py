@@ -38,6 +38,8 @@ class Table:
         Whether cells may be separated by something else than a comma, so that ``0,5`` is a half.
     problems
         Why there is nothing to read.
+    header_row
+        Line of the header, or of the first row.
     """
 
     file: str
@@ -45,11 +47,7 @@ class Table:
     rows: list[tuple[int, list[str]]] = field(default_factory=list)
     decimal_comma: bool = False
     problems: tuple[Problem, ...] = ()
-
-    @property
-    def header_row(self) -> int:
-        """Line of the header."""
-        return 1
+    header_row: int = 1
 
 
 def read_table(path: Path, known: Iterable[str] = ()) -> Table:
@@ -80,7 +78,7 @@ def read_table(path: Path, known: Iterable[str] = ()) -> Table:
     lines = re.split(r"\r\n|\r|\n", text)
     skipped = 0
     delimiter = None
-    if lines and (found := re.fullmatch(r"sep=(.)", lines[0].strip())):  # what Excel writes to itself
+    if lines and (found := re.fullmatch(r'sep=([^"])', lines[0].strip(" "))):  # what Excel writes to itself
         delimiter, skipped = found[1], 1
     if delimiter is None:
         delimiter = _delimiter(next((line for line in lines if line.strip()), ""), set(known))
@@ -100,7 +98,7 @@ def read_table(path: Path, known: Iterable[str] = ()) -> Table:
     first = rows[0][1]
     has_header = bool(set(first) & set(known)) or not all(_numeric(cell, delimiter != ",") for cell in first if cell)
     header = first if has_header else []
-    return Table(file, header, rows[1:] if has_header else rows, delimiter != ",")
+    return Table(file, header, rows[1:] if has_header else rows, delimiter != ",", header_row=rows[0][0])
 
 
 def _decoded(content: bytes) -> str:
@@ -159,6 +157,8 @@ def plain_number(cell: str, decimal_comma: bool = False) -> tuple[str, tuple[str
     if decimal_comma and re.fullmatch(r"-?\d+,\d+(?:[eE][-+]?\d+)?", text):
         text = text.replace(",", ".")
     shown = repr(cell)
+    if "_" in text:  # pydantic and Python read 1_000 as a thousand, and 4_4.2 as 44.2
+        return text, (f"{shown} is not a number", "remove the underscore")
     if text.lower() in _NOT_REACHED:
         return text, (f"{shown} is not a number", "leave the cell empty (a median: write median_not_reached)")
     if re.fullmatch(r"[<>≤≥~≈].+", text):
@@ -176,6 +176,4 @@ def plain_number(cell: str, decimal_comma: bool = False) -> tuple[str, tuple[str
         return text, (f"{shown} has a thousands separator", f"write {re.sub(r'[^0-9.-]', '', text)}")
     if _RANGE.fullmatch(text):
         return text, (f"{shown} is a range, not a number", "write its ends into low and high")
-    if "_" in text:  # Python would read 1_0 as ten
-        return text, (f"{shown} is not a number", "correct the cell")
     return text, None
