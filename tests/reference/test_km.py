@@ -76,7 +76,14 @@ def reconstructed(request, tmp_path_factory):
     (place / "study.yaml").write_text(STUDY.format(arms=figure.arms, endpoint=figure.endpoint), encoding="utf-8")
     row = dict.fromkeys(OUTCOME_COLUMNS, "")
     row |= {"outcome_id": "trial/seen", "arm": figure.arms[0], "endpoint": figure.endpoint, "statistic": "bound_range"}
-    row |= {"low": "1", "unit": "month", "estimator": "none", "use": "check", "source": "paper", "note": "not_printed: -"}
+    row |= {
+        "low": "1",
+        "unit": "month",
+        "estimator": "none",
+        "use": "check",
+        "source": "paper",
+        "note": "not_printed: -",
+    }
     with (place / "outcomes.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, OUTCOME_COLUMNS)
         writer.writeheader()

@@ -152,7 +152,9 @@ def _columns(
     known = {word for group in words.values() for word in group}
     header = [name.lower().split("(")[0].strip() for name in table.header]
     if header and not known & set(header) and table.rows and known & {cell.lower() for cell in table.rows[0][1]}:
-        header = [cell.lower() for cell in table.rows.pop(0)[1]]  # WebPlotDigitizer: a line of names above the header
+        header = [
+            cell.lower() for cell in table.rows.pop(0)[1]
+        ]  # WebPlotDigitizer: the data set's name above the header
     if not header:
         if width != len(words):
             message = f"there are {width} columns and no header, but {', '.join(words)} are wanted"
