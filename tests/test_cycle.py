@@ -492,6 +492,7 @@ def test_the_text_of_a_regimen_reads_back_as_the_regimen(parts, backbone):
         ("galunisertib 150 mg bid 28d/14d", "on/period", "14d/28d"),
         ("denosumab 120 mg q4w from day 30 until day 10", "until day", "after it starts"),
         ("denosumab + xgeva", "denosumab is named twice at the same time", "once"),
+        ("denosumab 120 mg q4w +", "nothing stands beside a `+`", "remove it"),
         ("", "empty", "placebo"),
         ({"agent": "denosumab"}, "agent", "agents"),
         ({"agents": [{"agent": "denosumab", "amount": 120}]}, "amount", "dose"),

@@ -164,7 +164,7 @@ def test_a_wrong_header_is_refused_in_words(tmp_path, columns, word):
 def test_a_file_that_is_no_table_is_refused(tmp_path):
     with pytest.raises(EvidenceError, match="no row"):
         read_long_table(table(tmp_path))
-    with pytest.raises(EvidenceError, match="cannot be read"):
+    with pytest.raises(EvidenceError, match="the file is missing"):
         read_long_table(tmp_path / "nothing.csv")
     path = table(tmp_path, row())
     path.write_text(path.read_text() + "one,cell,too,few\n")

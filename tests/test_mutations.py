@@ -234,7 +234,8 @@ def change_yaml(draw, files):
     found = list(places(data))
     part = draw(st.sampled_from(("anywhere", "arms", "sources", "events", "follow_up", "facts", "curves")))
     found = [key for key in found if key[0] == part] or found
-    key = draw(st.sampled_from(found))
+    numbers = [key for key in found if key[-1] != "year" and isinstance(at(data, key), int | float)]
+    key = draw(st.sampled_from(numbers if numbers and draw(st.booleans()) else found))
     owner, name, value = at(data, key[:-1]), key[-1], at(data, key)
     kind = draw(st.sampled_from(("drop", "retype", "number", "number", "again", "swap", "rename")))
     number = isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,6 +1,6 @@
 """`survival`: hand-computed cases, properties that hold for all data, recovery of reconstructed patients."""
 
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pandas as pd
@@ -195,7 +195,7 @@ def test_reconstruction_recovers_the_curve(rate, total, n):
         np.testing.assert_array_equal(np.sum(t[:, None] >= risk_time, axis=0), at_risk)
         if total:
             # only the last interval can be changed, and it is not for the rounding of those before it
-            assert abs(e.sum() - event.sum()) <= max(risk_time.size - 1, 0.02 * event.sum())
+            assert abs(e.sum() - event.sum()) <= max(1, np.sqrt(risk_time.size - 1), 0.02 * event.sum())
 
 
 def test_reconstruction_from_a_grid_of_readings():
@@ -376,7 +376,7 @@ def test_interval_counts_count_everybody_once(data, edges):
     np.testing.assert_array_equal(left[:-1], counts.at_risk[1:])
     assert counts.events.sum() == event.sum() and counts.censored.sum() == np.sum(~event)
     assert counts.events.min() >= 0 and counts.censored.min() >= 0
-    for i, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for i, (low, high) in enumerate(pairwise(edges)):
         inside = (time <= high) & ((time > low) | (i == 0))
         assert (counts.events[i], counts.censored[i]) == (np.sum(inside & event), np.sum(inside & ~event))
         assert counts.at_risk[i] == (np.sum(time > low) if i else time.size)

@@ -124,6 +124,8 @@ class Regimen:
         components, backbone = [], True
         for part in re.split(r"\s*\+\s*", text):
             word = part.strip().lower()
+            if not word:
+                raise RegimenError(f"`{text}`: nothing stands beside a `+`; name an agent there, or remove it")
             if word in _EMPTY:
                 continue
             if word == "no backbone":

@@ -5,10 +5,9 @@ definition is a guess that is named as one, and no row is marked `fit`.
 """
 
 import csv
-import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,8 @@ from osteobayes.schema import (
     OUTCOME_COLUMNS,
     TIME_UNITS,
     did_you_mean,
+    plain_number,
+    read_table,
     time_in_years,
 )
 
@@ -35,6 +36,9 @@ COLUMNS = (
 )  # fmt: skip
 """Columns of a long table, in any order; those of :data:`REQUIRED` must be there."""
 REQUIRED = ("study_id", "cancer_type", "arm_label", "endpoint", "value", "unit", "seen_at")
+
+NUMBERS = ("followup_months", "n", "events", "value", "ci_low", "ci_high", "ci_level")
+"""Columns of numbers: a decimal comma is read in a table that no comma separates."""
 
 UNITS = {
     "percent": "percent", "fraction": "fraction", "months": "month", "days": "day", "weeks": "week", "years": "year",
@@ -178,36 +182,34 @@ def read_long_table(path: Path) -> list[Line]:
         If the file cannot be read, or its header is not that of a long table.
     """
     name = path.name
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise EvidenceError([Problem(name, None, "", f"cannot be read: {error}", "save it as CSV in UTF-8")]) from error
-    reader = csv.reader(io.StringIO(text))
-    header = next(reader, [])
+    table = read_table(path, COLUMNS)
+    if table.problems:
+        raise EvidenceError([replace(problem, file=name) for problem in table.problems])
+    header, line = table.header, table.header_row
     problems = [
-        Problem(name, 1, c, f"the column {c!r} is missing", "add it (datasets/README.md)")
+        Problem(name, line, c, f"the column {c!r} is missing", "add it (datasets/README.md)")
         for c in REQUIRED
         if c not in header
     ]
     problems += [
-        Problem(name, 1, c, f"there is no column {c!r}", did_you_mean(c, COLUMNS)) for c in header if c not in COLUMNS
+        Problem(name, line, c, f"there is no column {c!r}", did_you_mean(c, COLUMNS))
+        for c in header
+        if c not in COLUMNS
     ]
     problems += [
-        Problem(name, 1, c, "the column stands twice", "remove one")
+        Problem(name, line, c, "the column stands twice", "remove one")
         for c in sorted({c for c in header if header.count(c) > 1})
     ]
     rows = []
-    for i, cells in enumerate(reader, 2):
-        if not any(cells):
-            continue
+    for i, cells in table.rows:
         if len(cells) != len(header):
-            problems.append(
-                Problem(name, i, "", f"{len(cells)} cells under {len(header)} columns", "quote cells that hold a comma")
-            )
+            mend = "quote cells that hold the separator"
+            problems.append(Problem(name, i, "", f"{len(cells)} cells under {len(header)} columns", mend))
             continue
-        rows.append(
-            dict.fromkeys(COLUMNS, "") | {h: c.strip() for h, c in zip(header, cells, strict=True)} | {"line": str(i)}
-        )
+        row = dict.fromkeys(COLUMNS, "") | dict(zip(header, cells, strict=True)) | {"line": str(i)}
+        for c in NUMBERS if table.decimal_comma else ():
+            row[c] = plain_number(row[c], True)[0]
+        rows.append(row)
     if not rows and not problems:
         problems = [Problem(name, None, "", "the table holds no row", "add one row a published number")]
     if problems:
