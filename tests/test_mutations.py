@@ -205,7 +205,9 @@ def change_table(draw, files, path):
         names = [name for name in ("use", "statistic", "unit", "arm", "time_unit", "endpoint") if name in header]
         if names:
             j = header.index(draw(st.sampled_from(names)))
-            body[i][j] = draw(st.sampled_from(sorted({row[j] for row in body} | ({"fit"} if header[j] == "use" else set()))))
+            body[i][j] = draw(
+                st.sampled_from(sorted({row[j] for row in body} | ({"fit"} if header[j] == "use" else set())))
+            )
         else:
             k = draw(st.integers(0, len(body) - 1))
             body[i], body[k] = body[k], body[i]
@@ -493,17 +495,23 @@ def check_table(evidence):
         assert values == sorted(values, reverse=key[-1] != "cumulative_incidence")
     for study in evidence.studies.values():
         mine = table[(table["study"] == study.id) & (table["use"] == "fit")]
-        check_counted_once(study, list(mine.itertuples()))
+        curves = [c.curve for c in evidence.curves.values() if c.study == study.id and c.curve.use == "fit"]
+        check_counted_once(study, list(mine.itertuples()), curves)
 
 
-def check_counted_once(study, rows):
+def check_counted_once(study, rows, curves):
     """No patient of one study is fitted twice in a family of endpoints."""
     families = defaultdict(list)
     for row in rows:
         kind = row.statistic if row.statistic in ("completion", "first_event_proportion") else ""
         families[kind, "events" if row.endpoint in study.events else row.endpoint].append(row)
-    for (kind, _), members in families.items():
+    for curve in curves:
+        families.setdefault(("", "events" if curve.endpoint in study.events else curve.endpoint), [])
+    for (kind, name), members in families.items():
         absolute, links = defaultdict(set), []
+        for curve in curves:
+            if kind == "" and name == ("events" if curve.endpoint in study.events else curve.endpoint):
+                absolute[curve.arm].add(("curve", curve.endpoint))
         for row in members:
             when = round(row.time_years, 6) if given_number(row.time_years) else None
             if row.statistic in CONTRASTS:
@@ -559,8 +567,9 @@ def check_problem(problem, folder, name, files):
     assert str(problem).startswith(problem.file) and problem.message in str(problem) and problem.mend in str(problem)
     content = files.get(problem.file.removeprefix(f"{folder}/{name}/"))
     if problem.row is not None and content is not None:
-        text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "latin-1", errors="replace")
-        assert 1 <= problem.row <= len(text.splitlines()) + 1
+        codec = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
+        texts = [content.decode(name, errors="replace") for name in (codec, "cp1252")]
+        assert 1 <= problem.row <= max(len(text.splitlines()) for text in texts) + 1
 
 
 def judge(example):
@@ -585,6 +594,98 @@ LIMITS = {"deadline": None, "derandomize": True, "suppress_health_check": list(H
 @pytest.mark.parametrize("name", [*STUDIES, CURVES])
 def test_the_studies_are_possible_before_anything_is_changed(name):
     assert judge((name, study_files(name))) == []
+
+
+P039, YAML, CSV = "saad2002_p039", "study.yaml", "outcomes.csv"
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "changes", "words"),
+    [
+        (P039, YAML, {"title: Zol": "title: Z\0l"}, r"holds the control character '\x00'; remove it"),
+        (P039, YAML, {"n: 208,": "n: !!int '',"}, "not valid YAML"),
+        (P039, YAML, {"title: Zol": f"title: {'[' * 1200}"}, "not valid YAML"),
+        (P039, YAML, {"title: Zol": "? [a, b]\n: 3\ntitle: Zol"}, "a key is a list or a mapping, not a word"),
+        (P039, YAML, {"n: 208,": "n: true,"}, "true is neither a number nor a word; write the number"),
+        (P039, YAML, {"n: 208,": "n: 1000000000000,"}, "more patients than there are people"),
+        (P039, YAML, {"format: 1": "format: 2"}, "format: 2 is not allowed here; write 1"),
+        (P039, YAML, {"value: 203": "value: -203"}, "-203 count is impossible for the fact 'marker_measured'"),
+        (P039, YAML, {"value: 203": "value: 203\n    low: 204"}, "low, value and high of the fact 'marker_measured'"),
+        (P039, YAML, {"n: 208\n    seen": "n: 209\n    seen"}, "209 patients of arm 'placebo', which has 208"),
+        (P039, YAML, {"regimen: placebo}": "regimen: placebo +}"}, "a `+` has nothing beside it"),
+        (P039, YAML, {"acid 4 mg q3w}": "acid 4 mg q0w}"}, "must be positive, found `q0w`"),
+        (P039, CSV, {",422,,check": ",423,,check"}, "n is 423 but both arms together have 422 patients"),
+        (P039, CSV, {",92,208,,fit": ",209,,,fit"}, "events are 209 but the arm has 208 patients"),
+        (P039, CSV, {",92,208,,fit": ",92,9999999999999,,fit"}, "more patients than there are people"),
+        (P039, CSV, {"15,month,44.2,": "1_5,month,44.2,"}, "'1_5' is not a number; remove the underscore"),
+        (P039, CSV, {"15,month,44.2,": "15,month,4420e-2,", ",92,208,": ",93,208,"}, "does not agree with 93/208"),
+        (
+            P039,
+            CSV,
+            {"saad2002_p039/completion_15_za4,zoledronic_acid,": "saad2002_p039/completion_15_za4,placebo,"},
+            "count the completion of completion of patient set P039 twice",
+        ),
+        ("zoom2013", CSV, {"0.22,1/year,0.14,0.29": "0.22,1/year,0.22,0.22"}, "the interval has no width"),
+        (
+            "stopeck2010_136",
+            CSV,
+            {
+                "proportion,,,36.5,percent": "proportion,12,month,36.5,percent",
+                "first_event_proportion,,,11.7,percent,,,,crude,119,": "first_event_proportion,1,year,60.0,percent,,,,crude,612,",
+            },
+            "the first events of arm 'zoledronic_acid' sum to 612, but the total in line 2 has 372",
+        ),
+        (
+            "stopeck2010_136",
+            CSV,
+            {"radiation,any_event_proportion,,,16,percent,,,,crude,162": "radiation,any_event_proportion,,,37,percent,,,,crude,380"},
+            "380 patients of arm 'zoledronic_acid' had a radiation, but the total in line 2 has 372 with any event",
+        ),
+        ("reactbta2021", CSV, {"incidence,24,month,32.7": "incidence,0.24,month,32.7"}, "the curve falls from 0.327"),
+        ("hernandez2018", CSV, {"percent,18,29": "percent,-18,29"}, "-18 percent is impossible for a bound_range"),
+        ("hernandez2018", CSV, {",,,,percent,18,29": ",,,20,percent,18,29"}, "a bound_range has the value 20"),
+    ],
+)  # fmt: skip
+def test_what_mutations_found_is_refused(name, path, changes, words):
+    files = dict(study_files(name))
+    text = files[path].decode("utf-8")
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new, 1)
+    problems = judge((name, files | {path: text.encode("utf-8")}))
+    assert any(words in str(problem) for problem in problems), [str(problem) for problem in problems]
+
+
+def test_contrasts_that_close_a_circle_are_refused():
+    """Of three arms two hazard ratios say everything; with two absolute numbers, two ratios to a third arm do."""
+    name, files = P039, dict(study_files(P039))
+    table = cells_of(files["outcomes.csv"])
+    header, first = table[0], next(row for row in table if row[0].endswith("/rd_15_za4"))
+    names = ("placebo", "zoledronic_acid", "zoledronic_acid_8_4")
+    text = files["study.yaml"].decode("utf-8").replace("n: 221, regimen: null", "n: 221, regimen: placebo")
+    rows = []
+    for i, (arm, versus) in enumerate(((1, 0), (2, 1), (2, 0))):
+        row = [*first]
+        put_cells(
+            header, row, outcome_id=f"{name}/c{i}", arm=names[arm], versus=names[versus], use="fit", note="", n=""
+        )
+        rows.append(row)
+    files["study.yaml"] = text.encode("utf-8")
+    for count, wanted in ((2, []), (3, [f"'{names[2]}' against '{names[0]}' follows from other fitted rows"])):
+        files["outcomes.csv"] = written([header, *rows[:count]]).encode("utf-8")
+        problems = judge((name, files))
+        assert len(problems) == len(wanted)
+        assert all(words in str(problem) for words, problem in zip(wanted, problems, strict=True))
+
+
+@pytest.mark.parametrize(("printed", "value"), [("1:1:1", "1:1:1"), ("0210", 210.0), ("2004-05-06", "2004-05-06")])
+def test_a_plain_word_is_not_a_number_in_base_60_or_8(printed, value):
+    files = dict(study_files(P039))
+    text = files["study.yaml"].decode("utf-8").replace('value: "1:1:1"', f"value: {printed}")
+    with tempfile.TemporaryDirectory() as folder:
+        put(folder, P039, files | {"study.yaml": text.encode("utf-8")})
+        fact = Evidence.load(folder).studies[P039].facts[0]
+    assert fact.value in (value, printed)
 
 
 @settings(max_examples=300, **LIMITS)

@@ -524,9 +524,6 @@ def regimen_problems(study: Study, document: YamlDocument, check_regimen: Callab
         for key, text in places:
             if text is None:
                 continue
-            if not all(part.strip() for part in text.split("+")):
-                yield document.problem(key, f"`{text}`: a `+` has nothing beside it", "remove it, or name the agent")
-                continue
             try:
                 check_regimen(text)
             except RegimenError as error:
