@@ -266,3 +266,9 @@ def test_curves_stay_with_their_studies(tmp_path):
     evidence = Evidence.load(study(tmp_path, FILES))
     assert list(evidence.select(study="trial").curves) == ["trial/curve_os_placebo"]
     assert evidence.drop(study="trial").curves == {}
+
+
+def test_the_model_says_that_it_cannot_use_a_curve_yet(tmp_path):
+    evidence = Evidence.load(study(tmp_path, FILES))
+    found = evidence.uses().set_index("outcome_id").loc["trial/curve_os_placebo"]
+    assert found["use"] == "fit" and found["unusable"] == "no likelihood of interval counts of a curve yet"

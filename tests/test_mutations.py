@@ -553,7 +553,7 @@ def check_evidence(evidence):
         assert int(counts.events.sum() + counts.censored.sum()) == len(curve.time) == counts.at_risk[0]
         assert int(counts.events.sum()) == int(curve.event.sum())
     uses = evidence.uses()
-    assert list(uses["outcome_id"]) == list(evidence.outcomes["outcome_id"])
+    assert list(uses["outcome_id"]) == [*evidence.outcomes["outcome_id"], *evidence.curves]
     assert len(evidence.arms) >= len(evidence.studies) and len(evidence.facts) >= 0
     assert str(evidence).startswith("Evidence: 1 study")
     assert "<table>" in evidence._repr_html_()
@@ -612,7 +612,7 @@ P039, YAML, CSV = "saad2002_p039", "study.yaml", "outcomes.csv"
         (P039, YAML, {"value: 203": "value: -203"}, "-203 count is impossible for the fact 'marker_measured'"),
         (P039, YAML, {"value: 203": "value: 203\n    low: 204"}, "low, value and high of the fact 'marker_measured'"),
         (P039, YAML, {"n: 208\n    seen": "n: 209\n    seen"}, "209 patients of arm 'placebo', which has 208"),
-        (P039, YAML, {"regimen: placebo}": "regimen: placebo +}"}, "a `+` has nothing beside it"),
+        (P039, YAML, {"regimen: placebo}": "regimen: placebo +}"}, "nothing stands beside a `+`"),
         (P039, YAML, {"acid 4 mg q3w}": "acid 4 mg q0w}"}, "must be positive, found `q0w`"),
         (P039, CSV, {",422,,check": ",423,,check"}, "n is 423 but both arms together have 422 patients"),
         (P039, CSV, {",92,208,,fit": ",209,,,fit"}, "events are 209 but the arm has 208 patients"),

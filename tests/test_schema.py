@@ -1,6 +1,5 @@
 """The schema room: vocabularies, units, YAML reading, models and the errors they give."""
 
-
 import pytest
 
 from osteobayes import paths

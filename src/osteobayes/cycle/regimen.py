@@ -155,15 +155,18 @@ def _component(part: str, catalogue: Catalogue) -> Component:
     if not found:
         raise RegimenError(f"{where}: field `amount`: expected a dose such as `{agent.standard}`, found `{rest}`")
     amount, unit, rest = float(found[1]), found[2].lower(), found[3]
+    if not 0 < amount < 1e9:
+        raise RegimenError(f"{where}: field `amount`: the dose must be positive and possible, found {amount:g}")
     if unit not in _UNITS:
         raise RegimenError(f"{where}: field `unit`: the dose has no unit; write for example `{agent.standard}`")
     if unit != agent.unit.lower():
         raise RegimenError(f"{where}: field `unit`: {agent.name} is dosed in {agent.unit}, not {unit}")
-    if amount <= 0:
-        raise RegimenError(f"{where}: field `amount`: the dose must be positive, found {amount:g}")
     values: dict[str, Any] = {}
     for token in re.findall(r"(?:from|until) day \S+|\S+", rest):
-        values |= _schedule_token(token, where)
+        found_here = _schedule_token(token, where)
+        if twice := sorted(set(found_here) & set(values)):
+            raise RegimenError(f"{where}: field `schedule`: `{token}` gives {twice[0]} a second time; keep one")
+        values |= found_here
     if "interval_days" not in values:
         raise RegimenError(f"{where}: field `schedule`: no schedule; write for example `{agent.standard}`")
     component = Component(agent.name, amount, agent.unit, **values)

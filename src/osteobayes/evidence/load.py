@@ -15,7 +15,7 @@ from osteobayes.cycle.therapy import shipped_catalogue
 from osteobayes.errors import EvidenceError, OsteobayesError, Problem
 from osteobayes.evidence import checks, network
 from osteobayes.evidence.curves import CurveData, read_curves
-from osteobayes.evidence.uses import uses
+from osteobayes.evidence.uses import NO_CURVES, uses
 from osteobayes.schema import (
     OUTCOME_COLUMNS,
     OutcomeRow,
@@ -218,7 +218,17 @@ class Evidence:
 
     def uses(self, catalogue: Catalogue | None = None) -> pd.DataFrame:
         """What each row is used for, and why the model cannot use it (:func:`osteobayes.evidence.uses.uses`)."""
-        return uses(self.outcomes, self.studies, catalogue or shipped_catalogue())
+        rows = uses(self.outcomes, self.studies, catalogue or shipped_catalogue())
+        if not self.curves:
+            return rows
+        records = [
+            {
+                "outcome_id": name, "study": c.study, "file": "/".join(Path(c.as_row.file).parts[-2:]), "row": c.as_row.line,
+                "use": c.curve.use, "rule": checks.rule(c.curve.note), "family": "", "unusable": NO_CURVES,
+            }
+            for name, c in self.curves.items()
+        ]  # fmt: skip
+        return pd.concat([rows, pd.DataFrame.from_records(records)], ignore_index=True)
 
     def __str__(self) -> str:
         return network.text(self)

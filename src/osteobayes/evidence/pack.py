@@ -15,7 +15,7 @@ from scipy.stats import norm
 
 from osteobayes.cycle import Catalogue, Cell, Grid, Regimen
 from osteobayes.evidence.load import Evidence
-from osteobayes.evidence.uses import FAMILIES, family_of, unusable
+from osteobayes.evidence.uses import FAMILIES, NO_CURVES, family_of, unusable
 from osteobayes.schema import CANCERS, COMPONENTS, DETECTIONS, Study
 
 KINDS = ("SRE", "OS", "PFS")
@@ -280,6 +280,7 @@ def pack(
     reasons = [unusable(row, evidence.studies[row.study], catalogue) for row in wanted.itertuples()]
     left_out = {o: why for o, why in zip(wanted["outcome_id"], reasons, strict=True) if why}
     rows = wanted[[not why for why in reasons]]
+    left_out |= {name: NO_CURVES for name, curve in evidence.curves.items() if curve.curve.use == use}
     out: dict[str, list] = {f: [] for f in FAMILIES}
     keys: dict[str, list[str]] = {f: [] for f in FAMILIES}
     seen: dict[str, list] = {f: [] for f in FAMILIES}

@@ -11,6 +11,9 @@ from osteobayes.schema import Study
 FAMILIES = ("crude", "split", "completion", "median", "hazard_ratio", "rate", "incidence", "incidence_curve")
 """Statistic families of the likelihood; each is one observed variable with dim ``outcome``."""
 
+NO_CURVES = "no likelihood of interval counts of a curve yet"
+"""Why the model cannot use a curve."""
+
 
 def family_of(statistic: str, endpoint: str, component: str, study: Study) -> str | None:
     """Statistic family that has a likelihood for a kind of number; None if there is none yet."""
