@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.optimize import isotonic_regression
 
 from osteobayes.errors import Problem
 from osteobayes.evidence.checks import Row, rule
@@ -276,6 +275,8 @@ def _risk_problems(risks: Columns, file: str, end: float) -> Iterator[Problem]:
 
 def _levelled(points: Columns, file: str) -> tuple[np.ndarray, np.ndarray, dict[str, str], list[Problem]]:
     """Readings in order of time, as fractions, never rising; small faults of the digitiser are mended and recorded."""
+    from scipy.optimize import isotonic_regression  # a second to import, and most evidence has no curves
+
     lines = [line for line, _ in points["time"]]
     time = np.array([v for _, v in points["time"]])
     survival = np.array([v for _, v in points["survival"]])

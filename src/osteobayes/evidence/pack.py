@@ -6,12 +6,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Array, Float, Int
-from scipy.stats import norm
 
 from osteobayes.cycle import Catalogue, Cell, Grid, Regimen
 from osteobayes.evidence.load import Evidence
@@ -332,7 +332,7 @@ def pack(
         elif family == "hazard_ratio":
             n1, n0 = study.arm(row.arm).n, study.arm(row.versus).n
             width = np.log(row.high) - np.log(row.low) if row.low > 0 and row.high > 0 else np.nan
-            se = width / (2.0 * norm.ppf(0.5 + row.level / 2.0))
+            se = width / (2.0 * NormalDist().inv_cdf(0.5 + row.level / 2.0))
             note("hazard_ratio", row.outcome_id, row, float(np.log(row.value)))
             out["hazard_ratio"].append(
                 (kind, b.arm(kind, row.study, row.arm, definition), b.arm(kind, row.study, row.versus, definition),
