@@ -12,7 +12,7 @@ import yaml
 from osteobayes.cycle import Regimen
 from osteobayes.errors import EvidenceError
 from osteobayes.evidence import Evidence, validate
-from osteobayes.evidence.import_table import read_long_table
+from osteobayes.evidence.long_table import read_long_table
 
 BAD = Path(__file__).parent / "bad_files"
 CASES = sorted(path.name for path in BAD.iterdir() if path.is_dir())

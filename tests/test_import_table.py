@@ -8,7 +8,8 @@ import pytest
 from osteobayes.cycle import Regimen
 from osteobayes.errors import EvidenceError
 from osteobayes.evidence import Evidence, validate
-from osteobayes.evidence.import_table import COLUMNS, RULES, cancer_of, drafts, name_of, read_long_table, write
+from osteobayes.evidence.import_table import drafts, write
+from osteobayes.evidence.long_table import COLUMNS, RULES, cancer_of, name_of, read_long_table
 from osteobayes.schema import ENDPOINTS, ESTIMATORS, STATISTICS
 
 BASE = {

@@ -13,7 +13,7 @@ import pytest
 
 from osteobayes import paths
 from osteobayes.evidence import Evidence
-from osteobayes.evidence.import_table import UNITS
+from osteobayes.evidence.long_table import UNITS
 from osteobayes.schema import CONTRASTS, time_in_years
 
 REFERENCE = Path(__file__).parent / "reference"

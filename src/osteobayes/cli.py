@@ -339,7 +339,8 @@ def import_table(
 ) -> None:
     """Turn a long table into draft study folders, and say row by row what a person must decide."""
     from osteobayes.evidence import validate as check
-    from osteobayes.evidence.import_table import drafts, read_long_table, write
+    from osteobayes.evidence.import_table import drafts, write
+    from osteobayes.evidence.long_table import read_long_table
 
     found, questions = drafts(read_long_table(table), table.name, _parse)
     folders, rows = list(write(found, out)), sum(len(d.rows) for d in found)
