@@ -251,24 +251,25 @@ def validate(
 ) -> None:
     """Check folders of datasets: every problem at once with its mend, or what each row is used for."""
     from osteobayes.evidence import Evidence, summary
-    from osteobayes.evidence import validate as check
 
     folders = _folders(None, folder)
-    problems = check(*folders, check_regimen=_parse)
+    evidence, problems = None, []
+    try:
+        evidence = Evidence.load(*folders, check_regimen=_parse)
+    except EvidenceError as error:
+        problems = error.problems
+    found = None if evidence is None else evidence.uses()
     if as_json:
-        found = None if problems else Evidence.load(*folders, check_regimen=_parse).uses()
         content = {
             "folders": [str(f) for f in folders], "problems": [asdict(p) for p in problems],
             "rows": [] if found is None else json.loads(found.to_json(orient="records")),  # pyright: ignore[reportArgumentType]
         }  # fmt: skip
         print(json.dumps(content))
-    elif problems:
+    elif evidence is None or found is None:
         for p in problems:
             err.print(str(p), highlight=False, soft_wrap=True, markup=False)
         err.print(f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}", highlight=False)
     else:
-        evidence = Evidence.load(*folders, check_regimen=_parse)
-        found = evidence.uses()
         text = f"no problem in {len(evidence.studies)} studies with {len(found)} rows\n\n{summary(found)}"
         if rows or len(found) <= 40:
             text += "\n\n" + "\n".join(_use_line(row) for row in found.itertuples())

@@ -105,16 +105,11 @@ def summary(table: pd.DataFrame) -> str:
     for use in ("fit", "check", "no"):
         mine = table[table["use"] == use]
         out.append(f"{use}: {len(mine)} rows")
-        able = mine[mine["unusable"] == ""]
-        if use == "no":
-            counts = mine["rule"].value_counts()
-            out += [f"  {rule}: {n}" for rule, n in counts.items()]
-            continue
-        if use == "check":
+        if use != "fit":
             out += [f"  {rule}: {n}" for rule, n in mine["rule"].value_counts().items()]
             continue
+        able, left = mine[mine["unusable"] == ""], mine[mine["unusable"] != ""]
         out += [f"  {family}: {n}" for family, n in able["family"].value_counts().items()]
-        left = mine[mine["unusable"] != ""]
         if len(left):
             out.append(f"  the model cannot use {len(left)} of them yet:")
             for reason, rows in left.groupby("unusable", sort=True):

@@ -10,7 +10,6 @@ from pathlib import Path
 from osteobayes.errors import Problem
 
 _WORKBOOKS = {b"PK\x03\x04": "an Excel or LibreOffice workbook", b"\xd0\xcf\x11\xe0": "an old Excel workbook"}
-_DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 _NOT_REACHED = frozenset({"nr", "ne", "na", "n/a", "not reached", "not estimable", "-", "–", "—", "."})
 _MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
 _DATE = re.compile(
