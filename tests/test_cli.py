@@ -82,7 +82,8 @@ def test_validate_as_json(capfd):
     found = json.loads(out)
     assert code == 0 and found["problems"] == []
     by_id = {row["outcome_id"]: row for row in found["rows"]}
-    assert by_id["vision/os_hr"]["unusable"].startswith("no mechanism") and by_id["vision/os_hr"]["use"] == "fit"
+    assert by_id["vision/os_hr"]["unusable"] == "" and by_id["vision/os_hr"]["use"] == "fit"
+    assert by_id["prevail/os_6_placebo"]["unusable"].startswith("no likelihood of survival_at")
 
 
 def test_show_prints_a_network(capfd, tmp_path, data):

@@ -506,7 +506,7 @@ def test_what_each_row_is_used_for(evidence):
     assert len(uses) == len(evidence.outcomes)
     assert uses.loc["saad2002_p039/crude_15_za4", "family"] == "crude"
     assert uses.loc["saad2002_p039/crude_15_za4", "unusable"] == ""
-    assert uses.loc["vision/os_hr", "unusable"] == "no mechanism of lutetium-177 PSMA-617 in the model yet"
+    assert uses.loc["vision/os_hr", "unusable"] == ""
     assert "no likelihood of survival_at" in uses.loc["prevail/os_6_placebo", "unusable"]
     core = uses[uses["study"].isin(list(evidence.choose("core").studies)) & (uses["use"] == "fit")]
     assert (core["unusable"] == "").sum() == 70

@@ -245,3 +245,69 @@ def test_search_finds_both_modes_of_a_mixture_and_their_weights():
     assert len(optima) == 2
     np.testing.assert_allclose(weights(optima), [1 / (1 + np.exp(-1)), np.exp(-1) / (1 + np.exp(-1))], atol=0.01)
     assert mode_of_chain(optima, 4).tolist() == [0, 1, 0, 1]
+
+
+INVENTED = """\
+  - name: invented {flux}
+    class: invented_{flux}
+    unit: {unit}
+    standard: {standard}
+    standard_dose: 1
+    actions: [{{flux: {flux}, form: {form}, potency: {flux}_of_invented{relative}}}]
+    kinetics: {{kind: {kind}, source: made up for this test}}
+"""
+POTENCY = """\
+  - name: {name}
+    symbol: x
+    meaning: potency of an agent made up for this test
+    unit: "1"
+    family: {family}
+    status: weak
+    rationale: made up for this test
+"""
+
+
+def invented(folder):
+    """One YAML file with an agent of each mechanism and the priors of their potencies; no code."""
+    agents, parameters = "", ""
+    for flux in ACTIONS:
+        beam = flux == "external_beam_kill"
+        form = "linear_quadratic" if beam else "fraction" if flux in FRACTIONS else "rate"
+        agents += INVENTED.format(
+            flux=flux, form=form, unit="Gy" if beam else "mg", standard="1 Gy daily x5" if beam else "1 mg q4w",
+            relative=", relative: field_of_invented" if beam else "",
+            kind="pulse, half_life_days: 1, alpha_beta_gy: 5" if beam else "window" if form == "fraction"
+            else "doses, half_life_days: 20",
+        )  # fmt: skip
+        size = 0.003 if flux.endswith("kill") and not beam else 0.3
+        family = (
+            "beta\n    alpha: 4\n    beta: 4"
+            if form == "fraction"
+            else f"lognormal\n    median: {size}\n    log_sd: 0.3"
+        )
+        parameters += POTENCY.format(name=f"{flux}_of_invented", family=family)
+    parameters += POTENCY.format(name="field_of_invented", family="beta\n    alpha: 4\n    beta: 4")
+    folder.mkdir()
+    text = f"format: 1\nagents:\n{agents}parameters:\n{parameters}"
+    (folder / "invented.yaml").write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_an_invented_agent_of_each_mechanism_is_a_yaml_block_and_no_code(finished, tmp_path):
+    """A run that knew nothing of them predicts with them, their potencies drawn from their priors; it says `prior-only`."""
+    folder, names = invented(tmp_path / "therapies"), [f"invented {flux}" for flux in ACTIONS]
+    found = predict(
+        finished, names, "breast", "stopeck2010_136", versus="placebo", draws=8, anyway=True, therapies=folder
+    )
+    assert len(found.table) == len(ACTIONS) and set(found.table["grade"]) == {"prior-only"}
+    prior = found.draws["p_sre_prior"].sel(regimen=[r for r in found.table["regimen"]]) - found.draws[
+        "p_sre_prior"
+    ].sel(regimen="placebo")
+    acts = (np.abs(prior.to_numpy()) > 1e-9).any(axis=0)
+    idle = {f for f, moved in zip(ACTIONS, acts, strict=True) if not moved}
+    assert idle <= {"osteoblastic_drive_block"}, idle  # breast lesions have no osteoblastic drive
+    with pytest.raises(OsteobayesError, match="no agent of that name"):
+        predict(finished, names[:1], "breast", "stopeck2010_136", anyway=True)
+    (folder / "invented.yaml").write_text((folder / "invented.yaml").read_text().split("parameters:")[0])
+    with pytest.raises(OsteobayesError, match=r"priors lack `\w+_of_invented`"):
+        predict(finished, names[:1], "breast", "stopeck2010_136", anyway=True, therapies=folder)

@@ -87,6 +87,7 @@ def draws(shipped, coords):
 def folder(tmp_path, text=EXAMPLE, name="example.yaml"):
     (tmp_path / "priors").mkdir(exist_ok=True)
     (tmp_path / "priors" / name).write_text(text, encoding="utf-8")
+    (tmp_path / "priors" / "therapies").mkdir(parents=True, exist_ok=True)  # no agents of its own
     return tmp_path / "priors"
 
 

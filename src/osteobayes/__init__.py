@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from osteobayes.model import Model
     from osteobayes.predict import predict
     from osteobayes.priors import PriorSet
+    from osteobayes.solve import courses
 
 jax.config.update("jax_enable_x64", True)
 
@@ -43,11 +44,23 @@ _ROOM = {
     "Regimen": "cycle",
     "Run": "fit",
     "calibrate": "fit",
+    "courses": "solve",
     "predict": "predict",
     "validate": "evidence",
 }
 
-__all__ = ["Evidence", "Model", "PriorSet", "Regimen", "Run", "__version__", "calibrate", "predict", "validate"]
+__all__ = [
+    "Evidence",
+    "Model",
+    "PriorSet",
+    "Regimen",
+    "Run",
+    "__version__",
+    "calibrate",
+    "courses",
+    "predict",
+    "validate",
+]
 
 
 def __getattr__(name: str) -> Any:

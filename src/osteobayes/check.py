@@ -16,8 +16,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Array
 
-from osteobayes import solve
-from osteobayes.cycle import CYCLE_PARAMETERS, Cell, Regimen, pack
+from osteobayes.cycle import Cell, Regimen
 from osteobayes.errors import OsteobayesError, RunError
 from osteobayes.evidence import Evidence
 from osteobayes.evidence.pack import Arms, reference_arm
@@ -25,7 +24,6 @@ from osteobayes.fit import Run
 from osteobayes.fit.result import coverage, map_draws
 from osteobayes.model import Model, likelihood
 from osteobayes.observe import interpolation
-from osteobayes.observe.hazards import cell_hazards
 from osteobayes.predict import Prediction, _constants, _draws
 from osteobayes.schema import COMPONENTS, DETECTIONS
 
@@ -240,17 +238,13 @@ def control_arms(run: Run, draws: int = 100) -> pd.DataFrame:
     if not arms:
         raise OsteobayesError("the evidence holds no control arm of a randomised study")
     cells, packed, fitted = _control_arrays(model, arms)
-    arrays = pack(cells, model.catalogue, model.grid)
+    arrays = model.pack(cells)
     design = jnp.asarray(model.discrepancy_design(cells))
     year, tj, constants = jnp.asarray(interpolation(t, 1.0)), jnp.asarray(t), _constants(model)
 
     def one(values: dict[str, Any]) -> dict[str, Array]:
         v = {**constants, **values}
-        cycle = {k: v[k] for k in (*CYCLE_PARAMETERS, *model.potencies[1:])}
-        path = solve.trajectories(cycle, model.potencies, arrays, model.grid)
-        hazards = cell_hazards(
-            path, v, arrays.cancer, design @ jnp.stack([v[f"discrepancy_{c}"] for c in model.classes]), tj
-        )
+        hazards, path = model.cell_hazards(v, arrays, design)
         effects = likelihood.effect_vectors(v)
         os_ = likelihood.death_curves(packed, hazards, v, effects, tj)
         pfs = likelihood.progression_curves(packed, hazards, v, effects, tj)

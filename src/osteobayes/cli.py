@@ -153,6 +153,9 @@ def calibrate(
     select: Annotated[
         str, typer.Option(help="Selection of the shipped studies (datasets/selections.yaml); `all` for every study.")
     ] = "core",
+    model: Annotated[
+        str, typer.Option(help="`core`: a cell runs the modules of its agents; `full`: every module everywhere.")
+    ] = "core",
     priors: Annotated[Path | None, typer.Option(help="Folder of priors (default: shipped).")] = None,
     overlay: Annotated[Path | None, typer.Option(help="File that changes some priors.")] = None,
     cancer: Annotated[
@@ -179,7 +182,8 @@ def calibrate(
         run = fit(
             _folders(data, only_data), priors, out, overlay, lambda text: _say(text, as_json), bar.advance,
             lambda run: prepare(run, cancer), chains=chains, draws=draws, tune=tune,
-            seed=seed, cancers=tuple(cancer) if cancer else None, select=select, without=tuple(without or ()), block=block, prior_draws=prior_draws, starts=starts,
+            seed=seed, cancers=tuple(cancer) if cancer else None, select=select, model=model, without=tuple(without or ()),
+            block=block, prior_draws=prior_draws, starts=starts,
         )  # fmt: skip
     finally:
         bar.stop()
@@ -216,6 +220,9 @@ def predict(
     regimen: Annotated[list[str], typer.Option(help="Regimen text; may be repeated.")],
     versus: Annotated[str, typer.Option(help="Comparator.")] = "zoledronic acid",
     horizon: Annotated[float, typer.Option(help="Months.")] = 24.0,
+    therapies: Annotated[
+        Path | None, typer.Option(help="Folder of further agents (YAML) that the run did not know.")
+    ] = None,
     anyway: Annotated[bool, typer.Option(help="Predict from a run that may not be used.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -224,7 +231,7 @@ def predict(
     from osteobayes.fit import Run
     from osteobayes.predict import predict as ask
 
-    p = ask(Run.load(run), regimen, cancer, population, versus, horizon, anyway=anyway)
+    p = ask(Run.load(run), regimen, cancer, population, versus, horizon, anyway=anyway, therapies=therapies)
     if as_json:
         print(
             json.dumps(
@@ -357,6 +364,35 @@ def import_table(
         f"{len(folders)} drafts with {rows} rows in {out}; {len(questions)} decisions are left to you, listed above",
         False,
     )
+
+
+@app.command()
+def export_sbml(
+    cancer: Annotated[str, typer.Option()],
+    regimen: Annotated[str, typer.Option(help="Regimen text.")],
+    priors: Annotated[Path | None, typer.Option(help="Folder of priors (default: shipped).")] = None,
+    overlay: Annotated[Path | None, typer.Option(help="File that changes some priors.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write (default: print).")] = None,
+) -> None:
+    """Write the model of a cancer under a regimen as SBML, at the centre of the priors."""
+    from osteobayes.cycle import CYCLE_PARAMETERS, Catalogue, Cell, Regimen, parameter_names
+    from osteobayes.cycle.sbml import sbml
+    from osteobayes.paths import shipped
+    from osteobayes.priors import PriorSet, therapies_of
+    from osteobayes.schema import CANCERS
+
+    _start()
+    everything = PriorSet.load(priors, overlay)
+    catalogue = Catalogue.load(therapies_of(priors or shipped("priors")))
+    coords = {"cancer": CANCERS}
+    chosen = everything.only([*CYCLE_PARAMETERS, *parameter_names(catalogue)[1:]])
+    values = chosen.values(chosen.centre(coords), chosen.hyper(coords))
+    text = sbml(Cell(cancer, Regimen.parse(regimen, catalogue)), values, catalogue, priors=everything)
+    if out is None:
+        print(text, end="")
+    else:
+        out.write_text(text, encoding="utf-8")
+        _say(f"written: {out}", False)
 
 
 @app.command()

@@ -11,6 +11,7 @@ state a dropout-free estimand: "P(SRE by 24 months)" is cumulative incidence wit
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,7 +22,7 @@ import xarray as xr
 from jaxtyping import Array
 
 from osteobayes import solve
-from osteobayes.cycle import CYCLE_PARAMETERS, Cell, Regimen, pack
+from osteobayes.cycle import Cell, Regimen
 from osteobayes.errors import OsteobayesError, RunError
 from osteobayes.fit import Run
 from osteobayes.fit.result import CHUNK, map_chunks
@@ -37,7 +38,7 @@ from osteobayes.observe import (
     quadrature,
     rate,
 )
-from osteobayes.observe.hazards import ascertainment, cell_hazards, sre_level
+from osteobayes.observe.hazards import ascertainment, sre_level
 from osteobayes.precision import jit
 from osteobayes.schema import CANCERS, COMPONENTS, DETECTIONS, Study, did_you_mean
 
@@ -154,26 +155,42 @@ def population_arrays(model: Model, population: str, cancer: str) -> dict[str, n
     }  # fmt: skip
 
 
-def _draws(run: Run, group: str, limit: int | None) -> dict[str, np.ndarray]:
-    """Parameters of the stored draws, flattened [draw, ...]; thinned evenly to ``limit``."""
+def _draws(run: Run, group: str, limit: int | None, model: Model | None = None) -> dict[str, np.ndarray]:
+    """Parameters of the stored draws, flattened [draw, ...]; thinned evenly to ``limit``.
+
+    A potency that the run does not know (``model`` has agents that came after it) is drawn from its prior.
+    """
     dataset = run.tree[group].to_dataset()
     names = [n for n in dataset.data_vars if n in run.model.priors.parameters]
     flat = {n: dataset[n].to_numpy().reshape(-1, *dataset[n].shape[2:]) for n in names}
     n = len(next(iter(flat.values())))
     keep = np.arange(n) if limit is None or n <= limit else np.linspace(0, n - 1, limit).astype(int)
-    return {k: v[keep] for k, v in flat.items()}
+    found = {k: v[keep] for k, v in flat.items()}
+    new = [p for p in (model or run.model).potencies[1:] if p not in run.model.priors.parameters]
+    if model is not None and (new := [p for p in new if model.priors[p].sampled]):
+        hyper = model.priors.only(new).hyper(model.coords)
+        keys = jax.random.split(jax.random.key(0), len(keep))
+        drawn = jax.vmap(lambda key: model.priors.only(new).sample(key, hyper, model.coords))(keys)
+        found |= {n: np.asarray(x) for n, x in model.priors.only(new).values(drawn, hyper).items()}
+    return found
 
 
 def _constants(model: Model) -> dict[str, Any]:
-    return {n: model.data["hyper"][n]["value"] for n, p in model.priors.parameters.items() if not p.sampled}
+    fixed = [n for n, p in model.priors.parameters.items() if not p.sampled]
+    return {n: x["value"] for n, x in model.priors.only(fixed).hyper(model.coords).items()}
 
 
 def simulate(
-    run: Run, scenarios: Sequence[Scenario], horizon_months: float, group: str, limit: int | None = DRAWS
+    run: Run,
+    scenarios: Sequence[Scenario],
+    horizon_months: float,
+    group: str,
+    limit: int | None = DRAWS,
+    model: Model | None = None,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Estimands [draw, scenario] and cumulative incidence curves [draw, scenario, time] for stored draws of a group."""
-    mapped, fixed = _simulator(run), _question(run.model, scenarios, horizon_months)
-    draws = _draws(run, group, limit)
+    mapped = _simulator(run) if model is None else jit(partial(_simulate_chunk, model))
+    fixed, draws = _question(model or run.model, scenarios, horizon_months), _draws(run, group, limit, model)
     return map_chunks(lambda chunk: mapped(fixed, chunk), draws, len(next(iter(draws.values()))), 2)
 
 
@@ -189,7 +206,7 @@ def _question(model: Model, scenarios: Sequence[Scenario], horizon_months: float
     pops = [population_arrays(model, s.population, s.cell.cancer) for s in scenarios]
     years = horizon_months / 12.0
     return {
-        "arrays": pack(cells, model.catalogue, model.grid),
+        "arrays": model.pack(cells),
         "design": jnp.asarray(model.discrepancy_design(cells)),
         "pop": {k: jnp.asarray(np.stack([p[k] for p in pops])) for k in pops[0]},
         "which": jnp.asarray([cells.index(s.cell) for s in scenarios]),
@@ -205,14 +222,11 @@ def _simulate_chunk(
     """Estimands and cumulative incidence of every scenario for a chunk of draws (leading axis)."""
     arrays, design, pop, which = (fixed[k] for k in ("arrays", "design", "pop", "which"))
     q, p_end, p13 = (fixed[k] for k in ("q", "p_end", "p13"))
-    tj, grid, constants = jnp.asarray(model.grid.years), model.grid, _constants(model)
+    tj, constants = jnp.asarray(model.grid.years), _constants(model)
 
     def one(values: Mapping[str, Any]):
         v = {**constants, **values}
-        cycle = {k: v[k] for k in (*CYCLE_PARAMETERS, *model.potencies[1:])}
-        path = solve.trajectories(cycle, model.potencies, arrays, grid)
-        log_discrepancy = design @ jnp.stack([v[f"discrepancy_{c}"] for c in model.classes])
-        hazards = cell_hazards(path, v, arrays.cancer, log_discrepancy, tj)
+        hazards, path = model.cell_hazards(v, arrays, design)
         effects = effect_vectors(v)
         level = sre_level(v["sre_baseline"][arrays.cancer[which]] + effects["sre"][pop["sre"]], v)
         factor = pop["counted"] * ascertainment(pop["detection"], v) * level[:, None]
@@ -299,6 +313,7 @@ def predict(
     horizon_months: float = 24.0,
     draws: int | None = DRAWS,
     anyway: bool = False,
+    therapies: str | Path | None = None,
 ) -> Prediction:
     """Predict regimens in a cancer and a named reference population, each against a comparator.
 
@@ -320,6 +335,9 @@ def predict(
         Draws used (thinned evenly), or None for all.
     anyway
         Predict from a run that its diagnostics call unusable.
+    therapies
+        Folder of further agents (YAML as in ``priors/therapies``) that the run did not know; their potencies come from their
+        priors.
 
     Returns
     -------
@@ -332,7 +350,7 @@ def predict(
     RegimenError, OsteobayesError
         Unknown agent, cancer or population.
     """
-    model = run.model
+    model = run.model if therapies is None else run.model.with_therapies(therapies)
     if not run.diagnostics["usable"] and not anyway:
         raise RunError(f"{run.path}: {run.diagnostics['sentence']} Predict from it with `--anyway` (anyway=True)")
     if cancer not in CANCERS:
@@ -346,7 +364,9 @@ def predict(
     needed = [s.cell.regimen for s in scenarios]
     sets, curves = {}, {}
     for group in ("posterior", "prior"):
-        sets[group], curves[group] = simulate(run, scenarios, horizon_months, group, draws)
+        sets[group], curves[group] = simulate(
+            run, scenarios, horizon_months, group, draws, None if therapies is None else model
+        )
     at = {r: i for i, r in enumerate(needed)}
 
     def log_ratio(group: str, a: Regimen, b: Regimen, estimand: str = "mean_sre") -> np.ndarray:

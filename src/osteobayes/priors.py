@@ -7,7 +7,8 @@ number in a file does not compile anything again.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -109,6 +110,39 @@ class PriorFile(_Strict):
     parameters: tuple[Parameter, ...]
 
 
+class _TherapyPriors(_Strict):
+    """One file of ``priors/therapies/`` as far as it concerns priors; its agents are read by the cycle."""
+
+    format: Literal[1]
+    parameters: tuple[Parameter, ...] = ()
+    agents: tuple[Any, ...] = ()
+
+
+def therapy_parameters(folder: str | Path) -> "dict[str, Parameter]":
+    """Parameters of a folder of therapies alone (potencies of its agents).
+
+    Raises
+    ------
+    PriorError
+        All problems at once.
+    """
+    problems: list[Problem] = []
+    parameters: dict[str, Parameter] = {}
+    for path in sorted(Path(folder).glob("*.yaml")):
+        content, _, found = read_model(_TherapyPriors, path, path.name)
+        problems += found
+        parameters |= {p.name: p for p in content.parameters} if content else {}
+    if problems:
+        raise PriorError(problems)
+    return parameters
+
+
+def therapies_of(folder: Path) -> Path:
+    """The therapies of a folder of priors: its own, or those that ship with the package."""
+    own = folder / "therapies"
+    return own if own.is_dir() else shipped("priors") / "therapies"
+
+
 @dataclass(frozen=True)
 class Site:
     """A named random variable: ``family`` normal, lognormal, halfnormal or beta, with dims of ``coords``."""
@@ -145,6 +179,15 @@ def _between_sd(p: Parameter, sites: Sites, hyper: Hyper) -> Array:
     return sites[name] if name in sites else hyper[name]["value"]
 
 
+CENTRE = {
+    "normal": lambda loc, scale: loc,
+    "lognormal": lambda loc, scale: jnp.exp(loc),
+    "halfnormal": lambda scale: scipy.stats.norm.ppf(0.75) * scale,
+    "beta": lambda a, b: a / (a + b),
+}
+"""Centre of each family from its arguments."""
+
+
 @dataclass(frozen=True)
 class PriorSet:
     """All parameters by name, in file order."""
@@ -155,7 +198,7 @@ class PriorSet:
 
     @classmethod
     def load(cls, folder: str | Path | None = None, overlay: str | Path | None = None) -> "PriorSet":
-        """Read ``*.yaml`` of a folder (default: the shipped priors), then an overlay file that changes some.
+        """Read ``*.yaml`` of a folder (default: the shipped priors) and its therapies, then an overlay that changes some.
 
         Raises
         ------
@@ -165,8 +208,11 @@ class PriorSet:
         folder = Path(folder) if folder is not None else shipped("priors")
         problems: list[Problem] = []
         parameters: dict[str, Parameter] = {}
-        for path in sorted(folder.glob("*.yaml")):
-            content, document, found = read_model(PriorFile, path, path.name)
+        files = [(path, PriorFile) for path in sorted(folder.glob("*.yaml"))]
+        if files:
+            files += [(path, _TherapyPriors) for path in sorted(therapies_of(folder).glob("*.yaml"))]
+        for path, kind in files:
+            content, document, found = read_model(kind, path, path.name)
             problems += found
             for i, parameter in enumerate(content.parameters if content else ()):
                 if parameter.name in parameters:
@@ -306,6 +352,21 @@ class PriorSet:
                 out[p.name] = sites[p.name] + h["shift"] if p.family == "lognormal" else sites[p.name]
         return out
 
+    def centre(self, coords: Coordinates, hyper: Hyper | None = None) -> Sites:
+        """Every site at the centre of its prior: the median, of a beta its mean, given those before it."""
+        hyper = self.hyper(coords) if hyper is None else hyper
+        out: Sites = {}
+        for name, site in self.sites(coords).items():
+            family, args = self.site_distribution(site, out, hyper)
+            out[name] = jnp.broadcast_to(jnp.asarray(CENTRE[family](*args), dtype=float), site.shape)
+        return out
+
+    def only(self, names: Iterable[str]) -> "PriorSet":
+        """The parameters of these names, and the standard deviations that they need."""
+        names = set(names)
+        needed = names | {p.between_sd for n, p in self.parameters.items() if n in names and p.between_sd}
+        return replace(self, parameters={n: p for n, p in self.parameters.items() if n in needed})
+
     def log_density(self, sites: Sites, hyper: Hyper, coords: Coordinates) -> dict[str, Array]:
         """Log prior density of each site (summed over its elements), on the natural scale of the site."""
         out = {}
@@ -322,13 +383,16 @@ class PriorSet:
         names: Sequence[str] | None = None,
         given: Sites | None = None,
     ) -> Sites:
-        """One draw of all sites (or of ``names``, given the others) from the prior."""
+        """One draw of all sites (or of ``names``, given the others) from the prior.
+
+        The random numbers of a site follow from its name, so that a parameter more or less leaves the others as they were.
+        """
         out = dict(given or {})
-        for i, (name, site) in enumerate(self.sites(coords).items()):
+        for name, site in self.sites(coords).items():
             if names is not None and name not in names:
                 continue
             family, args = self.site_distribution(site, out, hyper)
-            out[name] = draw(jax.random.fold_in(key, i), family, args, site.shape)
+            out[name] = draw(jax.random.fold_in(key, zlib.crc32(name.encode())), family, args, site.shape)
         return out
 
     def fingerprint(self) -> str:

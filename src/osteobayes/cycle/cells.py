@@ -1,7 +1,7 @@
 """Cells: the distinct (cancer, pre-treatment, regimen) combinations that have to be solved, as arrays."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -11,9 +11,9 @@ from jaxtyping import Array, Float, Int
 
 from osteobayes.cycle import exposure
 from osteobayes.cycle.dynamics import Columns
-from osteobayes.cycle.fluxes import ACTIONS, FRACTIONS, NOT_ON_BONE
+from osteobayes.cycle.fluxes import ACTIONS, FRACTIONS, MODULES
 from osteobayes.cycle.regimen import Component, Regimen
-from osteobayes.cycle.therapy import Agent, Catalogue
+from osteobayes.cycle.therapy import Agent, Catalogue, Kinetics
 from osteobayes.errors import RegimenError
 from osteobayes.schema import CANCERS
 
@@ -21,7 +21,6 @@ PRETREATMENTS = {"none": None, "bisphosphonate_12_months": "zoledronic acid 4 mg
 """Treatment before entry, as a regimen given from day -364 to day 0."""
 PRETREATMENT_DAYS = 364.0
 _PARTS_PER_DAY = 8
-_ACTION_INDEX = {name: i for i, name in enumerate(ACTIONS)}
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,11 @@ class Grid:
         return np.concatenate([first, np.full(self.outputs - self.refined, self.output_days)])
 
     @property
+    def edges(self) -> np.ndarray:
+        """Beginning of the first step and end of every step (days) [step + 1]."""
+        return np.concatenate([[0.0], np.cumsum(self.steps)])
+
+    @property
     def ends(self) -> np.ndarray:
         """The step that ends at each output after the first [output]."""
         return np.cumsum(np.where(np.arange(self.outputs) < self.refined, self.substeps, 1)) - 1
@@ -72,11 +76,12 @@ class Grid:
         """Times (days) at which exposures are evaluated: midpoints of equal parts of every output interval."""
         return self.output_days / self._parts * (np.arange(self._parts * self.outputs) + 0.5)
 
-    def project(self, curve: Float[Array, "... quadrature_time"], linear: bool = True) -> Float[Array, "... step 3"]:
+    def project(
+        self, curve: Float[exposure.Numbers, "... quadrature_time"], linear: bool = True
+    ) -> Float[exposure.Numbers, "... step 3"]:
         """Least-squares line of a curve on every solver step, at the start, middle and end of the step.
 
-        A bolus rises and falls within a step; what moves the states over the step is its mean and first moment, and these the
-        line keeps. Sampled at three points instead, a step of 7 days missed up to 7 % of a gradient by a potency.
+        For exposures without closed integrals; doses have :func:`osteobayes.cycle.exposure.dose_lines`.
 
         Parameters
         ----------
@@ -85,17 +90,18 @@ class Grid:
         linear
             False: the mean alone. Then an on/off window stays between 0 and 1. A line is tilted at most until it touches zero.
         """
+        xp = exposure.library(curve)
 
-        def lines(part: Array, parts: int) -> Array:
-            part = jnp.reshape(part, (*curve.shape[:-1], -1, parts))
+        def lines(part: exposure.Numbers, parts: int) -> exposure.Numbers:
+            part = xp.reshape(part, (*curve.shape[:-1], -1, parts))
             x = (np.arange(parts) + 0.5) / parts - 0.5
             mean = part.mean(axis=-1)
-            tilt = jnp.clip((part * x).sum(axis=-1) / (x**2).sum() / 2.0, -mean, mean) * float(linear)
-            return jnp.stack([mean - tilt, mean, mean + tilt], axis=-1)
+            tilt = xp.clip((part * x).sum(axis=-1) / (x**2).sum() / 2.0, -mean, mean) * float(linear)
+            return xp.stack([mean - tilt, mean, mean + tilt], axis=-1)
 
         cut = self.refined * self._parts
         first, rest = lines(curve[..., :cut], self._parts // self.substeps), lines(curve[..., cut:], self._parts)
-        return jnp.concatenate([first, rest], axis=-2)
+        return xp.concatenate([first, rest], axis=-2)
 
 
 DEFAULT_GRID = Grid(output_days=7.0, outputs=160, substeps=4, fine=2)
@@ -118,13 +124,12 @@ class Cell:
 class CellArrays(NamedTuple):
     """Cells as data of the compiled function.
 
-    Columns are the cells' lesions, those with an agent of the immune module first, then the distinct systemic skeletons.
-    ``lesion``: the cell of each lesion column; ``column``: the column of each cell; ``immune``: ones, one a cell with the
-    immune module; ``skeleton``: a representative cell of each skeleton; ``skeleton_of``: the skeleton of each cell.
+    Columns are the cells' lesions, those with an agent of a module first, then the distinct systemic skeletons.
+    ``lesion``: the cell of each lesion column; ``column``: the column of each cell; ``module``: which of the modules
+    (:data:`osteobayes.cycle.fluxes.MODULES`) is on, by columns that have one; ``skeleton``: a representative cell of each
+    skeleton; ``skeleton_of``: the skeleton of each cell.
 
-    Drugs: ``rank`` counts the agents that act on one flux of one column; ``exposure`` is :meth:`Grid.project`,
-    ``entry_exposure`` its mean before entry; ``potency`` and ``relative`` index :func:`parameter_names`; ``inverse`` is -1
-    where the exposure is divided by the potency.
+    ``drugs`` has one entry an action that somebody is given.
     """
 
     cancer: Int[Array, " cell"]
@@ -132,49 +137,114 @@ class CellArrays(NamedTuple):
     column: Int[Array, " cell"]
     skeleton: Int[Array, " skeleton"]
     skeleton_of: Int[Array, " cell"]
-    immune: Float[Array, " immune"]
+    module: Float[Array, "kind module"]
     backbone: Float[Array, " cell"]
-    exposure: Float[Array, "step 3 rank action column"]
-    entry_exposure: Float[Array, "rank action column"]
-    potency: Int[Array, "rank action column"]
-    relative: Int[Array, "rank action column"]
-    inverse: Float[Array, "rank action column"]
+    drugs: dict[str, "Drug"]
 
 
-def component_exposure(component: Component, agent: Agent, t: Array, horizon: float) -> Array:
-    """Exposure of one component at times ``t`` (days), in the agent's own exposure unit."""
-    kinetics = agent.kinetics
+class Drug(NamedTuple):
+    """What is given of one drug action; ``rank`` counts the agents that act on one column.
+
+    ``exposure`` is :meth:`Grid.project`, ``entry`` its mean before study entry; ``potency`` and ``relative`` index
+    :func:`parameter_names`; ``inverse`` is -1 where the exposure is divided by the potency, 1 where it is multiplied, and 0
+    where the kill is linear-quadratic with ``effective_dose`` (Gy, of the whole course).
+    """
+
+    exposure: Float[Array, "step 3 rank column"]
+    entry: Float[Array, "rank column"]
+    potency: Int[Array, "rank column"]
+    relative: Int[Array, "rank column"]
+    inverse: Float[Array, "rank column"]
+    effective_dose: Float[Array, "rank column"]
+
+
+def component_exposure(
+    component: Component, agent: Agent, t: Float[exposure.Numbers, " time"], horizon: float
+) -> Float[exposure.Numbers, " time"]:
+    """Exposure of one component at times ``t`` (days), in the agent's own exposure unit; NumPy or JAX times."""
+    kinetics = _kinetics(component, agent)
+    start, stop = component.start_day, _stop(component, horizon)
+    relative_dose = component.amount / agent.standard_dose
+    if kinetics.kind == "window":
+        off = None if component.period_days is None else component.period_days - (component.on_days or 0.0)
+        return kinetics.scale * relative_dose * exposure.window(t, start, stop, component.on_days, off)
+    if kinetics.kind == "table":
+        times, concentrations = (np.asarray(x) for x in kinetics.table or ((), ()))
+        return relative_dose * exposure.table(
+            t, times, kinetics.scale * concentrations, start, kinetics.after == "hold"
+        )  # pyright: ignore[reportArgumentType]
+    if kinetics.kind == "continuous":
+        return exposure.continuous(t, start, stop, component.amount / component.interval_days, _constants(kinetics))
+    return exposure.doses(t, *_given_doses(component, agent, horizon))
+
+
+def component_lines(component: Component, agent: Agent, grid: "Grid", horizon: float) -> np.ndarray:
+    """Exposure of one component as a line on every solver step [step, 3]."""
+    kinetics = _kinetics(component, agent)
+    if kinetics.kind in ("doses", "pulse"):
+        return np.asarray(exposure.dose_lines(grid.edges, *_given_doses(component, agent, horizon)))
+    curve = component_exposure(component, agent, grid.quadrature_days, horizon)
+    return np.asarray(grid.project(curve, linear=kinetics.kind != "window"))
+
+
+def _kinetics(component: Component, agent: Agent) -> Kinetics:
+    """Kinetics of an agent; refuses a schedule that they cannot follow."""
+    where, kinetics = f"regimen `{component.text()}`", agent.kinetics
     if kinetics is None:
+        raise RegimenError(f"{where}: field `agent`: the model has no mechanism of {agent.name} yet; leave it out")
+    if kinetics.kind == "table" and (component.stop_day, component.doses, component.on_days) != (None, None, None):
         raise RegimenError(
-            f"regimen `{component.text()}`: field `agent`: the model has no mechanism of {agent.name} yet; leave it out"
+            f"{where}: field `schedule`: the concentrations of {agent.name} come from a table, which says when they end; "
+            "leave out `xN`, `until day` and on/off"
         )
-    constants = {
+    if kinetics.kind != "window" and component.on_days is not None:
+        raise RegimenError(f"{where}: field `on/period`: {agent.name} has no on/off schedule; leave it out")
+    if kinetics.kind == "pulse" and component.doses is None:
+        raise RegimenError(f"{where}: field `xN`: how many fractions? Write for example `3 {agent.unit} daily x10`")
+    return kinetics
+
+
+def _stop(component: Component, horizon: float) -> float:
+    """Day on which a component ends at the latest."""
+    stop = horizon if component.stop_day is None else component.stop_day
+    ends = stop if component.doses is None else component.start_day + component.doses * component.interval_days
+    return min(stop, ends)
+
+
+def _constants(kinetics: Kinetics) -> dict[str, float]:
+    if kinetics.kind == "pulse":
+        return exposure.pulse_kinetics(kinetics.half_life_days or 1.0)
+    return {
         "input_per_day": kinetics.input_per_day or exposure.SMOOTHING,
         "half_life_days": kinetics.half_life_days or 1.0,
         "scale": kinetics.scale,
     }
-    start = component.start_day
-    stop = horizon if component.stop_day is None else component.stop_day
-    if component.doses is not None:
-        stop = min(stop, start + component.doses * component.interval_days)
-    relative_dose = component.amount / agent.standard_dose
-    if kinetics.kind == "window":
-        off = None if component.period_days is None else component.period_days - (component.on_days or 0.0)
-        return relative_dose * exposure.window(t, start, stop, component.on_days, off)
-    if component.on_days is not None:
-        raise RegimenError(
-            f"regimen `{component.text()}`: field `on/period`: {agent.name} has no on/off schedule; leave it out"
-        )
-    if kinetics.kind == "continuous":
-        return exposure.continuous(t, start, stop, component.amount / component.interval_days, constants)
-    times = dose_times(component, stop)
-    return exposure.doses(t, jnp.asarray(times), jnp.full(len(times), component.amount), constants)
+
+
+def _given_doses(component: Component, agent: Agent, horizon: float) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+    """Times, amounts and kinetics of single doses; fractions of radiotherapy share a course of unit area."""
+    kinetics = _kinetics(component, agent)
+    times = dose_times(component, _stop(component, horizon))
+    amount = 1.0 / max(len(times), 1) if kinetics.kind == "pulse" else component.amount
+    return times, np.full(len(times), amount), _constants(kinetics)
 
 
 def dose_times(component: Component, stop: float) -> np.ndarray:
     """Days on which doses are given, from the start up to (not including) ``stop``."""
     times = np.arange(component.start_day, stop, component.interval_days)
     return times if component.doses is None else times[: component.doses]
+
+
+def effective_dose(component: Component, agent: Agent, horizon: float) -> float:
+    """Dose of a course of radiotherapy (Gy) that an infinite number of small fractions would need: n d (1 + d / (alpha/beta))."""
+    kinetics = agent.kinetics
+    if kinetics is None or kinetics.alpha_beta_gy is None:
+        return 0.0
+    return (
+        len(dose_times(component, _stop(component, horizon)))
+        * component.amount
+        * (1.0 + component.amount / kinetics.alpha_beta_gy)
+    )
 
 
 def parameter_names(catalogue: Catalogue) -> list[str]:
@@ -184,7 +254,7 @@ def parameter_names(catalogue: Catalogue) -> list[str]:
     return ["", *sorted(names)]
 
 
-def _given(cell: Cell, catalogue: Catalogue) -> list[tuple[Component, bool]]:
+def given_components(cell: Cell, catalogue: Catalogue) -> list[tuple[Component, bool]]:
     """Components of a cell's regimen, and of its pre-treatment (True)."""
     loading = PRETREATMENTS[cell.pretreatment]
     before = Regimen.parse(loading, catalogue).components if loading else ()
@@ -195,54 +265,56 @@ def _given(cell: Cell, catalogue: Catalogue) -> list[tuple[Component, bool]]:
 
 def _on_bone(cell: Cell, catalogue: Catalogue) -> tuple[Component, ...]:
     """Components of a regimen that act on bone: cells that share them share a systemic skeleton."""
-    return tuple(
-        c for c in cell.regimen.components if any(a.flux not in NOT_ON_BONE for a in catalogue.agents[c.agent].actions)
-    )
+    return tuple(c for c in cell.regimen.components if catalogue.agents[c.agent].skeletal)
 
 
-def pack(cells: Sequence[Cell], catalogue: Catalogue, grid: Grid) -> CellArrays:
-    """Arrays of the cells."""
-    names = parameter_names(catalogue)
-    t = jnp.asarray(grid.quadrature_days)
-    before = jnp.asarray(np.arange(-28.0, 0.0, 0.25))
+def pack(cells: Sequence[Cell], catalogue: Catalogue, grid: Grid, full: bool = False) -> CellArrays:
+    """Arrays of the cells; ``full``: with every module everywhere."""
     horizon = float(grid.days[-1]) + 1.0
+    steps = len(grid.steps)
+    return assemble(cells, catalogue, steps, horizon, lambda c, a: component_lines(c, a, grid, horizon), full)
+
+
+def assemble(
+    cells: Sequence[Cell],
+    catalogue: Catalogue,
+    steps: int,
+    horizon: float,
+    exposed: Callable[[Component, Agent], Float[np.ndarray, "step 3"]],
+    full: bool = False,
+) -> CellArrays:
+    """Arrays of the cells from the exposure of each component (:func:`pack` says which lines are usual)."""
+    names = parameter_names(catalogue)
+    before = np.arange(-28.0, 0.0, 0.25)
     cache: dict[Component, np.ndarray] = {}
 
-    def exposed(component: Component, agent: Agent) -> np.ndarray:
+    def cached(component: Component, agent: Agent) -> np.ndarray:
         if component not in cache:
-            curve = component_exposure(component, agent, t, horizon)
-            cache[component] = np.asarray(
-                grid.project(curve, linear=agent.kinetics is not None and agent.kinetics.kind != "window")
-            )
+            cache[component] = exposed(component, agent)
         return cache[component]
 
-    # by (action, cell), then by what the exposure is multiplied with: exposures that share it add up
-    acting: dict[tuple[int, int], dict[tuple, tuple]] = {}
+    # by action, then by cell, then by what the exposure is multiplied with: exposures that share it add up
+    acting: dict[str, dict[int, dict[tuple, tuple]]] = {}
     for i, cell in enumerate(cells):
-        for component, loaded in _given(cell, catalogue):
+        for component, loaded in given_components(cell, catalogue):
             agent = catalogue.agents[component.agent]
-            curve = exposed(component, agent)
-            entry = float(component_exposure(component, agent, before, horizon).mean()) if loaded else 0.0
+            curve = cached(component, agent)
+            entry = 0.0
+            if loaded:
+                entry = float(component_exposure(component, agent, before, horizon).mean())
             for action in agent.actions:
                 own = component.agent if action.form == "fraction" else ""  # fractions do not add up
-                multiplier = (names.index(action.potency), names.index(action.relative or ""), action.form, own)
-                terms = acting.setdefault((_ACTION_INDEX[action.flux], i), {})
+                course = effective_dose(component, agent, horizon) if action.form == "linear_quadratic" else 0.0
+                multiplier = (names.index(action.potency), names.index(action.relative or ""), action.form, own, course)
+                terms = acting.setdefault(action.flux, {}).setdefault(i, {})
                 old = terms.get(multiplier, (0.0, 0.0))
                 terms[multiplier] = (old[0] + curve, old[1] + entry)
-    shape = (max(map(len, acting.values()), default=1), len(ACTIONS), len(cells))
-    exposure = np.zeros((len(grid.steps), 3, *shape))
-    entry_exposure, inverse = np.zeros(shape), np.ones(shape)
-    potency, relative = np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.int32)
-    for (action, i), terms in acting.items():
-        for k, ((p, r, form, _), (curve, entry)) in enumerate(terms.items()):
-            at = (k, action, i)
-            exposure[:, :, *at], entry_exposure[at] = curve, entry
-            potency[at], relative[at], inverse[at] = p, r, -1.0 if form == "ratio" else 1.0
     skeletons: dict[tuple, int] = {}
     skeleton_of = [skeletons.setdefault((_on_bone(c, catalogue), c.pretreatment), len(skeletons)) for c in cells]
     skeleton = [skeleton_of.index(i) for i in range(len(skeletons))]
-    immune = [any("immune" in catalogue.agents[a].modules for a in cell.regimen.agents) for cell in cells]
-    lesion = sorted(range(len(cells)), key=lambda i: not immune[i])
+    on = {i: {m for a in cell.regimen.agents for m in catalogue.agents[a].modules} for i, cell in enumerate(cells)}
+    on = {i: set(MODULES) for i in on} if full else on
+    lesion = sorted(on, key=lambda i: not on[i])
     column = [*lesion, *skeleton]
     return CellArrays(
         cancer=jnp.asarray([CANCERS.index(c.cancer) for c in cells], dtype=jnp.int32),
@@ -250,20 +322,33 @@ def pack(cells: Sequence[Cell], catalogue: Catalogue, grid: Grid) -> CellArrays:
         column=jnp.asarray(np.argsort(lesion), dtype=jnp.int32),
         skeleton=jnp.asarray(skeleton, dtype=jnp.int32),
         skeleton_of=jnp.asarray(skeleton_of, dtype=jnp.int32),
-        immune=jnp.ones(sum(immune)),
+        module=jnp.asarray([[float(m in on[i]) for i in lesion if on[i]] for m in MODULES]),
         backbone=jnp.asarray([float(c.regimen.backbone) for c in cells]),
-        exposure=jnp.asarray(exposure[..., column]),
-        entry_exposure=jnp.asarray(entry_exposure[..., column]),
-        potency=jnp.asarray(potency[..., column]),
-        relative=jnp.asarray(relative[..., column]),
-        inverse=jnp.asarray(inverse[..., column]),
+        drugs={name: _drug(acting[name], column, steps) for name in ACTIONS if name in acting},
     )
 
 
+def _drug(acting: Mapping[int, Mapping[tuple, tuple]], column: Sequence[int], steps: int) -> Drug:
+    """Arrays of one action from its terms by cell."""
+    shape = (max(map(len, acting.values())), max(column) + 1)
+    curves, entry = np.zeros((steps, 3, *shape)), np.zeros(shape)
+    potency, relative = np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.int32)
+    inverse, course = np.ones(shape), np.zeros(shape)
+    sign = {"ratio": -1.0, "linear_quadratic": 0.0}
+    for i, terms in acting.items():
+        for k, ((p, r, form, _, dose), (curve, before)) in enumerate(terms.items()):
+            curves[:, :, k, i], entry[k, i] = curve, before
+            potency[k, i], relative[k, i], inverse[k, i], course[k, i] = p, r, sign.get(form, 1.0), dose
+    return Drug(*(jnp.asarray(x[..., column]) for x in (curves, entry, potency, relative, inverse, course)))
+
+
 def coefficients(
-    values: Mapping[str, Array], names: Sequence[str], arrays: CellArrays
-) -> Float[Array, "rank action column"]:
+    values: Mapping[str, Array], names: Sequence[str], drugs: Mapping[str, Drug]
+) -> dict[str, Float[Array, "rank column"]]:
     """What each exposure is multiplied with: the potency (or one over it) and the relative potency of its agent.
+
+    A course of radiotherapy kills a share ``field (1 - exp(-alpha dose))`` of the lesion, so its log-kill is minus the log of
+    what is left (linear-quadratic model; ``dose`` is the effective dose).
 
     Parameters
     ----------
@@ -271,28 +356,39 @@ def coefficients(
         Values of the potency parameters, scalars.
     names
         :func:`parameter_names`.
-    arrays
-        The cells.
+    drugs
+        :attr:`CellArrays.drugs`.
     """
-    log_values = jnp.stack([jnp.zeros(()), *(jnp.log(values[n]) for n in names[1:])])
-    return jnp.exp(arrays.inverse * log_values[arrays.potency] + log_values[arrays.relative])
+    logs = jnp.stack([jnp.zeros(()), *(jnp.log(values[n]) for n in names[1:])])
+
+    def one(drug: Drug) -> Array:
+        usual = jnp.exp(drug.inverse * logs[drug.potency] + logs[drug.relative])
+        killed = jnp.exp(logs[drug.relative]) * -jnp.expm1(-jnp.exp(logs[drug.potency]) * drug.effective_dose)
+        course = drug.inverse == 0
+        return jnp.where(course, -jnp.log1p(-jnp.where(course, killed, 0.0)), usual)
+
+    return {name: one(drug) for name, drug in drugs.items()}
 
 
 def actions(
-    exposure: Float[Array, "rank action column"], coefficient: Float[Array, "rank action column"]
-) -> dict[str, Float[Array, " column"]]:
-    """Drug actions by name from exposures at one time: several agents on one flux add; fractions combine as 1 - prod(1 - u)."""
-    u = exposure * coefficient
-    return {
-        name: 1.0 - jnp.prod(1.0 - jnp.clip(u[:, i], 0.0, 1.0 - 1e-9), axis=0)
-        if name in FRACTIONS
-        else u[:, i].sum(axis=0)
-        for i, name in enumerate(ACTIONS)
-    }
+    exposure: Mapping[str, Float[Array, "rank column"]], coefficient: Mapping[str, Float[Array, "rank column"]]
+) -> dict[str, Array]:
+    """Drug actions by name from exposures at one time: several agents on one flux add; fractions combine as 1 - prod(1 - u).
+
+    An action that nobody is given is the scalar 0.
+    """
+    u: dict[str, Array] = dict.fromkeys(ACTIONS, jnp.zeros(()))
+    for name, x in exposure.items():
+        each = x * coefficient[name]
+        if name in FRACTIONS:
+            u[name] = 1.0 - jnp.prod(1.0 - jnp.clip(each, 0.0, 1.0 - 1e-9), axis=0)
+        else:
+            u[name] = each.sum(axis=0)
+    return u
 
 
 def columns_of(arrays: CellArrays) -> tuple[Columns, Int[Array, " column"]]:
     """Columns of the solve (the cells' lesions, then the distinct skeletons) and the cancer of each."""
     which = jnp.concatenate([arrays.lesion, arrays.skeleton])
     lesion = jnp.concatenate([jnp.ones(arrays.lesion.shape[0]), jnp.zeros(arrays.skeleton.shape[0])])
-    return Columns(lesion, arrays.immune, arrays.backbone[which]), arrays.cancer[which]
+    return Columns(lesion, arrays.backbone[which], *arrays.module), arrays.cancer[which]

@@ -9,10 +9,15 @@ CYCLE_PARAMETERS = (
     "tgfb_recruitment_share", "tgfb_recruitment_fold", "osteoblastic_drive", "osteoblastic_half_burden",
     "tgfb_differentiation_fold", "differentiating_share", "dkk1_suppression",
     "precursor_turnover", "osteoblast_turnover", "osteoclast_turnover", "mineral_turnover", "mineral_maximum",
-    "tgfb_programme_rate", "alpha_osteoblast_damage", "alpha_range_burden", "tumour_half_burden", "loop_strength",
+    "tgfb_programme_rate", "radiation_osteoblast_damage", "beam_skeleton_share", "alpha_range_burden", "smad_bypass",
+    "reserve_gain", "reserve_turnover", "tumour_half_burden", "loop_strength",
     "growth_flux_fold", "growth_flux_slope", "growth_tgfb_fold", "growth_tgfb_slope", "background_loss", "net_growth",
     "entry_burden", "entry_mineral", "effector_turnover", "effector_priming", "effector_priming_half_burden",
     "effector_tgfb_fold", "myeloid_suppression", "exhaustion_rate", "exhaustion_drive", "exhaustion_pd1_drive",
     "exhaustion_pd1_share", "immune_kill",
+    "exhaustion_tim3_of_rest", "exhaustion_lag3_of_rest", "siglec15_exhaustion", "ctla4_priming", "antigen_priming",
+    "antigen_loss", "immunogenic_death", "vessel_turnover", "vessel_need", "vegf_growth", "vegf_regression",
+    "fgf_turnover", "fgf_hypoxia", "fgf_growth", "entry_mesenchymal_share", "transition_rate", "transition_fold",
+    "transition_slope", "reversion_rate", "mesenchymal_growth_ratio", "mesenchymal_tgfb_slope", "mesenchymal_resistance",
 )  # fmt: skip
 """Parameters of the ODE, besides the potencies that ``priors/therapies`` names."""

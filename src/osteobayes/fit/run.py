@@ -34,7 +34,7 @@ from osteobayes.model import Data, Model
 from osteobayes.model.transform import constrain, unconstrain
 from osteobayes.paths import shipped
 from osteobayes.precision import cpu_tag, require_float64
-from osteobayes.priors import PriorSet
+from osteobayes.priors import PriorSet, therapies_of
 
 FORMAT = 1
 WARM_UP = (0, 1, 2)
@@ -71,6 +71,8 @@ class Settings:
     """Selection of studies (``selections.yaml`` of the data); ``all`` for every study."""
     without: tuple[str, ...] = ()
     """Studies that are left out."""
+    model: str = "core"
+    """``core``: a cell runs the modules that its agents switch on; ``full``: all modules in every cell."""
     starts: int = 4
     search_iterations: int = 400
     target: float = 0.85
@@ -88,6 +90,8 @@ class Settings:
         for name in ("chains", "draws", "tune", "starts", "block"):
             if getattr(self, name) < 1:
                 raise RunError(f"setting `{name}` must be at least 1, found {getattr(self, name)}")
+        if self.model not in ("core", "full"):
+            raise RunError(f"setting `model` must be core or full, found {self.model!r}")
 
     @property
     def warm_up(self) -> tuple[int, int, int]:
@@ -228,7 +232,7 @@ class Run:
 
 def build_model(data: Path | Sequence[Path], priors: Path, overlay: Path | None, settings: Settings) -> Model:
     """Model of data folders and a prior folder; regimens are checked while reading."""
-    catalogue = Catalogue.load((priors if (priors / "therapies").is_dir() else shipped("priors")) / "therapies")
+    catalogue = Catalogue.load(therapies_of(priors))
 
     def check(text: str) -> None:
         Regimen.parse(text, catalogue)
@@ -239,7 +243,9 @@ def build_model(data: Path | Sequence[Path], priors: Path, overlay: Path | None,
         evidence = evidence.drop(settings.without)
     if settings.cancers:
         evidence = evidence.select(cancer=settings.cancers)
-    return Model.build(evidence, PriorSet.load(priors, overlay), Grid(*settings.grid), catalogue)
+    return Model.build(
+        evidence, PriorSet.load(priors, overlay), Grid(*settings.grid), catalogue, full=settings.model == "full"
+    )
 
 
 def calibrate(

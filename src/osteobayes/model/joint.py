@@ -1,9 +1,10 @@
 """The joint density of evidence, priors and vicious cycle in pure JAX, and what is known about it before sampling."""
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from osteobayes.cycle import (
     DEFAULT_GRID,
     Catalogue,
     Cell,
+    CellArrays,
     Grid,
     pack,
     parameter_names,
@@ -30,10 +32,40 @@ from osteobayes.model import likelihood
 from osteobayes.observe import interpolation, quadrature
 from osteobayes.observe.hazards import CellHazards, cell_hazards
 from osteobayes.precision import jit, require_float64
-from osteobayes.priors import PriorSet, Site
+from osteobayes.priors import PriorSet, Site, therapy_parameters
 
 Data = dict[str, Any]
 Sites = dict[str, Array]
+
+
+def _require(priors: PriorSet, catalogue: Catalogue) -> None:
+    """Refuse priors that lack a parameter of the cycle or a potency of an agent."""
+    for name in (*CYCLE_PARAMETERS, *parameter_names(catalogue)[1:]):
+        if name not in priors.parameters:
+            raise OsteobayesError(
+                f"the priors lack `{name}`; add it to priors/ (an agent of priors/therapies may name it)"
+            )
+
+
+@jax.custom_vjp
+def finite_cotangents(values: dict[str, Array]) -> dict[str, Array]:
+    """The values themselves; in reverse mode, what is not finite in their gradient becomes 0.
+
+    A cell that could not be solved is masked and its density is zero, but zero times the derivative of its last step is not
+    a number: without this the gradient of a failed draw would be none.
+    """
+    return values
+
+
+def _kept(values: dict[str, Array]) -> tuple[dict[str, Array], None]:
+    return values, None
+
+
+def _finite(_: None, cotangents: dict[str, Array]) -> tuple[dict[str, Array]]:
+    return (jax.tree.map(lambda g: jnp.where(jnp.isfinite(g), g, 0.0), cotangents),)
+
+
+finite_cotangents.defvjp(_kept, _finite)
 
 
 @dataclass(frozen=True)
@@ -46,6 +78,8 @@ class Model:
     catalogue: Catalogue
     grid: Grid
     method: str = "runge_kutta"
+    full: bool = False
+    """Whether every module runs in every cell (`--model full`), instead of those that a cell's agents switch on."""
 
     @classmethod
     def build(
@@ -55,6 +89,7 @@ class Model:
         grid: Grid | None = None,
         catalogue: Catalogue | None = None,
         use: str = "fit",
+        full: bool = False,
     ) -> "Model":
         """Join evidence and priors.
 
@@ -93,12 +128,23 @@ class Model:
                 f"prior of `{sorted(names)[0]}` is sourced from patients {patients}, which are also fitted; "
                 "mark those rows `check`, or take the prior's source away"
             )
-        missing = [n for n in (*CYCLE_PARAMETERS, *parameter_names(catalogue)[1:]) if n not in priors.parameters]
-        if missing:
-            raise OsteobayesError(
-                f"the priors lack `{missing[0]}`; add it to priors/ (an agent of priors/therapies may name it)"
-            )
-        return cls(evidence, priors, packed, catalogue, grid)
+        _require(priors, catalogue)
+        return cls(evidence, priors, packed, catalogue, grid, full=full)
+
+    def with_therapies(self, folder: str | Path) -> "Model":
+        """The same model with further agents: a folder of YAML files as in ``priors/therapies``, potency priors included.
+
+        Raises
+        ------
+        PriorError
+            What is wrong in the files.
+        OsteobayesError
+            If an agent's potency has no prior.
+        """
+        catalogue = Catalogue(self.catalogue.agents | Catalogue.load(Path(folder)).agents)
+        priors = replace(self.priors, parameters=self.priors.parameters | therapy_parameters(folder))
+        _require(priors, catalogue)
+        return replace(self, catalogue=catalogue, priors=priors)
 
     @cached_property
     def coords(self) -> dict[str, tuple[str, ...]]:
@@ -141,7 +187,7 @@ class Model:
             return jax.tree.map(
                 strong,
                 {
-                    "cells": pack(self.packed.cells, self.catalogue, self.grid),
+                    "cells": self.pack(self.packed.cells),
                     "discrepancy": self.discrepancy_design(self.packed.cells),
                     "arms": self.packed.arms,
                     "rows": self.packed.data,
@@ -166,10 +212,32 @@ class Model:
         self, values: Mapping[str, Array], data: Data, method: str | None = None
     ) -> tuple[CellHazards, solve.Trajectories]:
         """Solve the cells and turn trajectories into hazards."""
-        cycle = {k: values[k] for k in (*CYCLE_PARAMETERS, *self.potencies[1:])}
-        path = solve.trajectories(cycle, self.potencies, data["cells"], self.grid, method or self.method)
-        log_discrepancy = data["discrepancy"] @ jnp.stack([values[f"discrepancy_{c}"] for c in self.classes])
-        return cell_hazards(path, values, data["cells"].cancer, log_discrepancy, data["years"]), path
+        return self.cell_hazards(values, data["cells"], data["discrepancy"], method)
+
+    def pack(self, cells: Sequence[Cell]) -> CellArrays:
+        """Arrays of cells for this model's grid and modules."""
+        return pack(cells, self.catalogue, self.grid, self.full)
+
+    def trajectories(
+        self, values: Mapping[str, Array], arrays: CellArrays, method: str | None = None
+    ) -> solve.Trajectories:
+        """Solve cells that :meth:`pack` packed, at parameters on the natural scale."""
+        cycle = finite_cotangents({k: values[k] for k in (*CYCLE_PARAMETERS, *self.potencies[1:])})
+        return solve.trajectories(cycle, self.potencies, arrays, self.grid, method or self.method, full=self.full)
+
+    def cell_hazards(
+        self, values: Mapping[str, Array], arrays: CellArrays, discrepancy: Array, method: str | None = None
+    ) -> tuple[CellHazards, solve.Trajectories]:
+        """Hazards of cells (``discrepancy``: :meth:`discrepancy_design`) and their trajectories."""
+        path = self.trajectories(values, arrays, method)
+        return self.hazards_of(path, values, arrays, discrepancy), path
+
+    def hazards_of(
+        self, path: solve.Trajectories, values: Mapping[str, Array], arrays: CellArrays, discrepancy: Array
+    ) -> CellHazards:
+        """Hazards of cells from their trajectories on this model's output times."""
+        log_discrepancy = discrepancy @ jnp.stack([values[f"discrepancy_{c}"] for c in self.classes])
+        return cell_hazards(path, values, arrays.cancer, log_discrepancy, jnp.asarray(self.grid.years))
 
     def expected(self, values: Mapping[str, Array], data: Data, method: str | None = None) -> tuple[dict, Array]:
         """Arguments of each family's likelihood, and the number of cells that could not be solved."""

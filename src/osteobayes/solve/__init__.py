@@ -1,0 +1,20 @@
+"""The only room that knows an ODE solver: ``cells`` solves all cells, ``stepper`` is the default method, ``adaptive`` is diffrax."""
+
+from osteobayes.solve.adaptive import Solution, integrate
+from osteobayes.solve.cells import NOT_FINITE, NOT_POSITIVE, OK, STATUS, Trajectories, failures, states, trajectories
+from osteobayes.solve.courses import CURVES, courses
+
+__all__ = [
+    "CURVES",
+    "NOT_FINITE",
+    "NOT_POSITIVE",
+    "OK",
+    "STATUS",
+    "Solution",
+    "Trajectories",
+    "courses",
+    "failures",
+    "integrate",
+    "states",
+    "trajectories",
+]
