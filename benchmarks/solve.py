@@ -101,7 +101,7 @@ def plain_diffrax(model, cells):
             def one(x):
                 return x[..., None]
 
-            drugs_at = lines(grid.steps, jax.tree.map(one, exposed))
+            drugs_at = lines(grid.steps, jax.tree.map(one, exposed), joined=True)
             p, ref, columns, coefficient, y = jax.tree.map(one, (p, ref, columns, coefficient, y))
             if not columns.immune.shape[0]:
                 raise AssertionError

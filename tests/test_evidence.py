@@ -511,7 +511,7 @@ def test_what_each_row_is_used_for(evidence):
     core = uses[uses["study"].isin(list(evidence.choose("core").studies)) & (uses["use"] == "fit")]
     assert (core["unusable"] == "").sum() == 70
     text = summary(evidence.uses())
-    assert "the model cannot use" in text and "vision/os_hr" in text and "same_patients" in text
+    assert "the model cannot use" in text and "prevail/os_6_placebo" in text and "same_patients" in text
 
 
 def test_the_evidence_is_frozen(evidence):
@@ -574,3 +574,23 @@ def test_the_readme_counts_what_ships(evidence):
         f"{uses['check']} are compared, {uses['no']} stand for the record"
     )
     assert said in " ".join(text.split())
+
+
+def test_toxicities_of_agents_are_rows_of_the_evidence(evidence):
+    """Value, unit and arm of every adverse event that `priors/therapies` quotes."""
+    rows = evidence.outcomes.set_index("outcome_id")
+    quoted = 0
+    for agent in shipped_catalogue().agents.values():
+        for toxicity in agent.toxicities:
+            row = rows.loc[toxicity.outcome]
+            study = evidence.studies[row["study"]]
+            value = toxicity.percent if toxicity.percent is not None else toxicity.per_100_patient_years
+            assert (toxicity.percent is None) != (toxicity.per_100_patient_years is None), toxicity
+            assert row["value"] == value, toxicity
+            assert (row["unit"] == "percent") == (toxicity.percent is not None), (toxicity, row["unit"])
+            given = " ".join(f"{regimen} {row['arm']}" for _, regimen, _ in study.members(row["arm"])).lower()
+            label = next(str(a.label) for a in study.arms if a.id == row["arm"]).lower()
+            names = [n.lower() for n in (agent.name, *agent.aliases)]
+            assert any(n in given or n in label for n in names), (agent.name, toxicity, given, label)
+            quoted += 1
+    assert quoted == 78

@@ -8,13 +8,15 @@ import jax
 import numpy as np
 import pytest
 
-from osteobayes.errors import RunError
+from osteobayes.cycle.fluxes import ACTIONS, FRACTIONS
+from osteobayes.errors import OsteobayesError, RunError
 from osteobayes.fit import Run, Settings, calibrate, resume
 from osteobayes.fit.nuts import state_from
 from osteobayes.fit.run import SAMPLING, WARM_UP, refreshed_metric
 from osteobayes.fit.start import mode_of_chain, search, weights
 from osteobayes.fit.workers import in_processes, in_threads
 from osteobayes.paths import shipped
+from osteobayes.predict import predict
 
 TINY = {
     "cancers": ("breast",), "grid": (14.0, 80, 2), "chains": 2, "draws": 20, "tune": 20, "block": 10, "starts": 1,

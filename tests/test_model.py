@@ -7,6 +7,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from numpyro.infer.util import potential_energy
 
+from osteobayes import solve
 from osteobayes.errors import OsteobayesError
 from osteobayes.evidence.pack import Arms
 from osteobayes.model import likelihood
@@ -51,6 +52,30 @@ def test_numpyro_emission_has_the_same_density(tiny_model, draws):
         fixed_prior = tiny_model.priors.log_density(full, data["hyper"], tiny_model.coords)
         expected -= sum(float(fixed_prior[n]) for n in tiny_model.prior_only)
         assert -float(energy(z)) == pytest.approx(expected + jacobian, rel=1e-9)
+
+
+def test_a_failed_solve_is_a_density_of_zero_with_a_finite_gradient(tiny_model, draws):
+    """An infinitely potent bisphosphonate: minus infinity for the sampler (a divergence), a sentence, a count, no NaN."""
+    data = tiny_model.sampling_data
+    emitted = numpyro_model(tiny_model)
+    energy = jit(jax.value_and_grad(lambda z: potential_energy(emitted, (data,), {}, z)))
+    density = jit(jax.value_and_grad(tiny_model.log_density))
+    bad = draws[0] | {"zoledronic_acid_ed": jnp.asarray(np.asarray(1e-307))}
+    value, slope = density(bad, tiny_model.data)
+    assert value == -np.inf and all(np.isfinite(x).all() for x in slope.values())
+    good, slope = density(draws[0], tiny_model.data)
+    assert np.isfinite(good) and all(np.isfinite(x).all() for x in slope.values())
+    z = unconstrain(tiny_model.sampled, {n: bad[n] for n in tiny_model.sampled})
+    value, slope = energy(z)
+    assert value == np.inf and all(np.isfinite(x).all() for x in slope.values())
+    _, failed = tiny_model.expected(tiny_model.values(bad, data), data)
+    cells = tiny_model.packed.cells
+    given = [c for c in cells if "zoledronic acid" in str(c) or "bisphosphonate" in c.pretreatment]
+    assert 0 < int(failed) <= len(cells) and given
+    path = tiny_model.trajectories(tiny_model.values(bad, data), data["cells"])
+    sentences = solve.failures(path, cells, tiny_model.grid)
+    assert len(sentences) == int(failed)
+    assert all("by day" in s and "try a smaller step" in s for s in sentences)
 
 
 def test_transforms_are_inverse(tiny_model, draws):

@@ -18,13 +18,13 @@ from osteobayes.cli import app, guarded
 from osteobayes.cycle import CYCLE_PARAMETERS, DEFAULT_GRID, Cell, Regimen, pack, parameter_names, shipped_catalogue
 from osteobayes.cycle import sbml as export
 from osteobayes.cycle.cells import (
-    _given,
     actions,
     coefficients,
     columns_of,
     component_exposure,
     dose_times,
     effective_dose,
+    given_components,
 )
 from osteobayes.cycle.dynamics import State, field
 from osteobayes.cycle.entry import entry_state
@@ -79,7 +79,7 @@ def values(priors):
 def acting(cell, values, t):
     """Drug actions at one time, from the exact exposures and the definitions of the forms (`therapy.Action`)."""
     terms = {}
-    for component, _ in _given(cell, CATALOGUE):
+    for component, _ in given_components(cell, CATALOGUE):
         agent = CATALOGUE.agents[component.agent]
         exposure = component_exposure(component, agent, jnp.reshape(t, (1,)), HORIZON)[0]
         for action in agent.actions:

@@ -289,7 +289,7 @@ def test_gradient_by_dose_times_agrees_with_central_differences(default, value, 
     gradient, z, f = default(values, "default")[2], logs(values), value("default")
     central = [(f(z, TIMES + h * e, values) - f(z, TIMES - h * e, values)) / (2 * h) for e in np.eye(len(TIMES))]
     assert (gradient != 0).all()
-    np.testing.assert_allclose(gradient, central, rtol=1e-4, atol=1e-9)
+    np.testing.assert_allclose(gradient, central, rtol=1e-4, atol=1e-8)  # on a step's end two slopes cancel nearly
 
 
 # ---- failure, independence
@@ -305,8 +305,8 @@ def test_failure_is_a_value_of_its_own_cell(forward, arrays):
     assert good.status.tolist() == [solve.OK] * 4
     assert bad.status.tolist() == [solve.OK, solve.NOT_FINITE, solve.OK, solve.OK]
     assert good.failed.tolist() == [-1] * 4 and solve.failures(good, CELLS, COARSE) == []
-    (sentence,) = solve.failures(bad, CELLS, COARSE)  # step 15 is the eighth after two weeks of quarters
-    assert sentence.startswith("breast: denosumab 120 mg q4w: by day 70 a state left the finite numbers"), sentence
+    (sentence,) = solve.failures(bad, CELLS, COARSE)  # step 15 is the last of two weeks of eighths
+    assert sentence.startswith("breast: denosumab 120 mg q4w: by day 14 a state left the finite numbers"), sentence
     others = np.array([0, 2, 3])
     for name in CURVES:
         assert np.isfinite(getattr(bad, name)).all(), name
@@ -331,6 +331,14 @@ def test_a_batch_of_draws_is_the_draws_one_by_one(forward, arrays):
             np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12, err_msg=name)
 
 
+def test_new_data_of_the_same_shape_does_not_compile_again():
+    run = jit(lambda v, a: solve.trajectories(v, POTENCIES, a, COARSE))
+    for amount in (120.0, 60.0):
+        given = [Cell("breast", Regimen.parse(f"denosumab {amount:g} mg q4w")), Cell("lung", Regimen())]
+        run(draw(0), pack(given, CATALOGUE, COARSE))
+    assert run._cache_size() == 1
+
+
 def test_cells_do_not_feel_each_other(forward, arrays):
     together = forward(draw(1), arrays)
     for i in (1, 3):
@@ -347,3 +355,85 @@ def test_outputs_lie_on_the_grid_and_begin_at_entry(forward, arrays):
     np.testing.assert_allclose(path.burden[0], values["entry_burden"][np.array([0, 0, 0, 1])], rtol=1e-14)
     np.testing.assert_allclose(path.flux[0], path.reference.flux, rtol=1e-12)
     assert (path.growth[0] == 0).all()
+
+
+# ---- every agent: 500 prior draws, and central differences
+
+
+def everything():
+    """A cell for every agent where it acts, combinations of modules, and scalars of all their curves."""
+    agents = sorted(CATALOGUE.agents)
+    lung = {"pembrolizumab", "nivolumab", "ipilimumab", "bevacizumab", "docetaxel"}
+    prostate = {
+        "radium-223",
+        "strontium-89",
+        "lutetium-177 PSMA-617",
+        "zibotentan",
+        "abiraterone",
+        "enzalutamide",
+        "cabozantinib",
+    }
+    cells = [Cell("prostate" if a in prostate else "lung" if a in lung else "breast", Regimen.parse(a)) for a in agents]
+    cells += [Cell(cancer, Regimen()) for cancer in CANCERS]
+    more = (
+        "denosumab + pembrolizumab + radium-223",
+        "fresolimumab + nivolumab + zoledronic acid",
+        "bevacizumab + ipilimumab",
+    )
+    return cells + [Cell("prostate", Regimen.parse(text)) for text in more]
+
+
+def free_of(values):
+    """Every sampled parameter of the cycle and every sampled potency."""
+    return {n: jnp.log(values[n]) for n in NAMES if prior()[0][n].sampled}
+
+
+@functools.cache
+def whole(substeps, fine=None, method="runge_kutta"):
+    """``f(logs, entry, values) -> gradient`` over all cells at a grid; ``entry`` scales the burden at entry."""
+    grid = Grid(7.0, 52, substeps, fine)
+    arrays = pack(everything(), CATALOGUE, grid)
+
+    def total(logs, entry, values):
+        values = values | {n: jnp.exp(x) for n, x in logs.items()}
+        values = values | {"entry_burden": values["entry_burden"] * jnp.exp(entry)}
+        path = solve.trajectories(values, POTENCIES, arrays, grid, method)
+        curves = (path.burden, path.flux, path.osteoblasts, path.mineral, path.tgfb, path.skeleton_flux)
+        return sum(jnp.log(x).mean() for x in curves) + jnp.log(path.burden[-1]).mean() + path.growth[-1].mean()
+
+    return jit(jax.value_and_grad(total, argnums=(0, 1)))
+
+
+@pytest.mark.slow
+def test_gradients_of_all_agents_over_500_prior_draws():
+    """Relative error of the gradient vector by every sampled parameter: 99th percentile <= 1e-3, largest <= 1e-2.
+
+    The reference takes 16 steps a week; it is itself compared with adaptive diffrax elsewhere in this file.
+    """
+    errors = []
+    for seed in range(500):
+        values = draw(seed)
+        (_, (a, _)), (_, (b, _)) = (whole(*g)(free_of(values), 0.0, values) for g in ((4, 2), (16, None)))
+        a, b = flat(a), flat(b)
+        assert np.isfinite(a).all() and np.isfinite(b).all(), seed
+        errors.append(relative(a, b))
+    print("quantiles 0.5, 0.9, 0.99, 1:", np.quantile(errors, [0.5, 0.9, 0.99, 1.0]))
+    assert np.quantile(errors, 0.99) <= 1e-3 and max(errors) <= 1e-2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3000, 3020))
+def test_gradients_of_all_agents_against_central_differences(seed):
+    """Along a random direction of all sampled parameters, and by the burden at entry."""
+    values, h = draw(seed), 1e-4
+    logs, run, rng = free_of(values), whole(4, 2), np.random.default_rng(seed)
+    direction = {n: jnp.asarray(rng.normal(size=np.shape(x))) / 3 for n, x in logs.items()}
+
+    def at(step, entry):
+        return float(run({n: x + step * direction[n] for n, x in logs.items()}, entry, values)[0])
+
+    _, (slope, by_entry) = run(logs, 0.0, values)
+    along = sum(float((slope[n] * direction[n]).sum()) for n in logs)
+    central = (8 * (at(h, 0.0) - at(-h, 0.0)) - (at(2 * h, 0.0) - at(-2 * h, 0.0))) / (12 * h)
+    entry = (8 * (at(0.0, h) - at(0.0, -h)) - (at(0.0, 2 * h) - at(0.0, -2 * h))) / (12 * h)
+    np.testing.assert_allclose([along, by_entry], [central, entry], rtol=1e-5, atol=1e-8)

@@ -8,6 +8,7 @@ chosen afterwards. The public names below are loaded on first use.
 `Evidence`, `validate`    published numbers of the studies, read from `datasets/`
 `PriorSet`                priors with their sources, read from `priors/`
 `Regimen`                 what is given and when
+`courses`                 trajectories under regimens, straight from the priors
 `Model`                   the joint density of evidence, priors and vicious cycle
 `calibrate`, `Run`        sampling, and its stored result
 `predict`                 regimens and contrasts, each with interval, population and grade

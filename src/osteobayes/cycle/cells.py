@@ -104,8 +104,8 @@ class Grid:
         return xp.concatenate([first, rest], axis=-2)
 
 
-DEFAULT_GRID = Grid(output_days=7.0, outputs=160, substeps=4, fine=2)
-"""Weekly output for three years; steps of 1.75 days in the first two weeks, when new drugs move the states fast, then of a week."""
+DEFAULT_GRID = Grid(output_days=7.0, outputs=160, substeps=8, fine=2)
+"""Weekly output for three years; steps of 0.875 days in the first two weeks, when new drugs move the states fast, then of a week."""
 
 
 @dataclass(frozen=True)

@@ -83,11 +83,11 @@ def dose_lines(
     xp = library(dose_time)
     start, end = ends[:-1, None], ends[1:, None]
     h, middle = end - start, 0.5 * (start + end)
-    first = xp.clip(dose_time[None, :], start, end)  # where in the step the dose begins to act
+    given = xp.minimum(dose_time[None, :], end)  # a dose after the step acts for no time
+    first = xp.maximum(given, start)  # where in the step a dose begins to act
     area = moment = 0.0
     for c, rate in _terms(kinetics):
-        before = xp.exp(-rate * xp.maximum(first - dose_time, 0.0))
-        after = xp.exp(-rate * xp.maximum(end - dose_time, 0.0))
+        before, after = xp.exp(-rate * (first - given)), xp.exp(-rate * (end - given))
         area = area + c * (before - after) / rate
         moment = moment + c * ((first - middle + 1.0 / rate) * before - (end - middle + 1.0 / rate) * after) / rate
     mean = (area / h) @ dose_amount  # pyright: ignore[reportOperatorIssue]

@@ -100,14 +100,26 @@ def integrate(
     return Solution(solution.ys, solution.result == diffrax.RESULTS.successful, solution.stats["num_steps"])
 
 
-def lines(steps: np.ndarray, inputs: Any) -> Callable[[Array], Any]:
-    """Inputs as a continuous function of time, from their lines on steps (leaves [step, 3, ...]): neighbours meet halfway."""
-    ts = jnp.asarray(np.cumsum(np.concatenate([[0.0], np.repeat(0.5 * steps, 2)])))
+def lines(steps: np.ndarray, inputs: Any, joined: bool = False) -> Callable[[Array], Any]:
+    """Inputs as a function of time, from their lines on steps (leaves [step, 3, ...]).
 
-    def joined(u: Array) -> Array:
-        joints = jnp.concatenate([u[:1, 0], 0.5 * (u[1:, 0] + u[:-1, 2]), u[-1:, 2]])
-        return jnp.concatenate([jnp.stack([joints[:-1], u[:, 1]], axis=1).reshape(-1, *u.shape[2:]), joints[-1:]])
-
+    They jump where steps meet (give the ends as `jumps`), unless ``joined``: then neighbours meet halfway.
+    """
+    edges = np.concatenate([[0.0], np.cumsum(steps)])
     if not jax.tree.leaves(inputs):
         return lambda t: inputs
-    return diffrax.LinearInterpolation(ts=ts, ys=jax.tree.map(joined, inputs)).evaluate
+    if joined:
+
+        def meet(u: Array) -> Array:
+            joints = jnp.concatenate([u[:1, 0], 0.5 * (u[1:, 0] + u[:-1, 2]), u[-1:, 2]])
+            return jnp.concatenate([jnp.stack([joints[:-1], u[:, 1]], axis=1).reshape(-1, *u.shape[2:]), joints[-1:]])
+
+        halves = jnp.asarray(np.cumsum(np.concatenate([[0.0], np.repeat(0.5 * steps, 2)])))
+        return diffrax.LinearInterpolation(ts=halves, ys=jax.tree.map(meet, inputs)).evaluate
+
+    def at(t: Array) -> Any:
+        i = jnp.clip(jnp.searchsorted(jnp.asarray(edges), t, side="right") - 1, 0, len(steps) - 1)
+        share = (t - jnp.asarray(edges)[i]) / jnp.asarray(steps)[i]
+        return jax.tree.map(lambda u: u[i, 0] + share * (u[i, 2] - u[i, 0]), inputs)
+
+    return at

@@ -100,9 +100,9 @@ def states(
                               "max_steps": len(grid.steps) + 2},
             "diffrax_plain": {"method": "tsit5", "rtol": 1e-6, "atol": 1e-8, "longest": shortest},
             "diffrax_tight": {"method": "dopri8", "rtol": rtol, "atol": rtol * 1e-2, "longest": shortest,
-                              "adjoint": "forward"},
+                              "adjoint": "forward", "jumps": grid.edges[1:-1]},
         }  # fmt: skip
-        drugs_at = lines(grid.steps, exposure)
+        drugs_at = lines(grid.steps, exposure, joined="jumps" not in options[method])
         path = integrate(lambda t, y: vector_field(y, drugs_at(t)), state, grid.days, **options[method]).path
     else:
         raise ValueError(f"unknown method `{method}`; use one of {', '.join(METHODS)}")
