@@ -313,3 +313,9 @@ def test_an_invented_agent_of_each_mechanism_is_a_yaml_block_and_no_code(finishe
     (folder / "invented.yaml").write_text((folder / "invented.yaml").read_text().split("parameters:")[0])
     with pytest.raises(OsteobayesError, match=r"priors lack `\w+_of_invented`"):
         predict(finished, names[:1], "breast", "stopeck2010_136", anyway=True, therapies=folder)
+    with pytest.raises(OsteobayesError, match="already has a parameter `denosumab_ec50`"):
+        known = "parameters:\n" + POTENCY.format(
+            name="denosumab_ec50", family="lognormal\n    median: 1\n    log_sd: 1"
+        )
+        (folder / "invented.yaml").write_text(f"format: 1\nagents: []\n{known}")
+        predict(finished, "denosumab", "breast", "stopeck2010_136", anyway=True, therapies=folder)

@@ -145,7 +145,7 @@ class CellArrays(NamedTuple):
 class Drug(NamedTuple):
     """What is given of one drug action; ``rank`` counts the agents that act on one column.
 
-    ``exposure`` is :meth:`Grid.project`, ``entry`` its mean before study entry; ``potency`` and ``relative`` index
+    ``exposure`` holds :func:`component_lines`, ``entry`` is its mean before study entry; ``potency`` and ``relative`` index
     :func:`parameter_names`; ``inverse`` is -1 where the exposure is divided by the potency, 1 where it is multiplied, and 0
     where the kill is linear-quadratic with ``effective_dose`` (Gy, of the whole course).
     """

@@ -135,7 +135,8 @@ def _zip_inputs(path: Path, data: Sequence[Path], priors: Path, overlay: Path | 
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         folders = [(folder, f"datasets_{i}" if i else "datasets") for i, folder in enumerate(data)]
-        for folder, name in (*folders, (priors, "priors")):
+        borrowed = [] if (priors / "therapies").is_dir() else [(therapies_of(priors), "priors/therapies")]
+        for folder, name in (*folders, (priors, "priors"), *borrowed):
             for file in sorted(folder.rglob("*")):
                 if file.is_file() and file.suffix in (".yaml", ".csv", ".json", ".md"):
                     archive.writestr(

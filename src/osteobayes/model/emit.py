@@ -87,9 +87,8 @@ def numpyro_model(model: Model, names: Any = None) -> Callable[[Data], None]:
             sites[name] = numpyro.sample(name, law.to_event(0), infer={"dims": site.dims})  # pyright: ignore[reportArgumentType]
         expected, failed = model.expected(model.values(sites, data), data)
         numpyro.deterministic("solver_failures", failed)
-        numpyro.factor(
-            "solved", jnp.where(failed > 0, -jnp.inf, 0.0)
-        )  # a failed solve is a divergence, not a likelihood
+        # a failed solve has no likelihood: NUTS counts it as a divergence
+        numpyro.factor("solved", jnp.where(failed > 0, -jnp.inf, 0.0))
         for family, arguments in expected.items():
             observed = data["observed"][family]
             numpyro.sample(family, Published(family, arguments, data["weights"][family], observed), obs=observed)

@@ -139,10 +139,15 @@ class Model:
         PriorError
             What is wrong in the files.
         OsteobayesError
-            If an agent's potency has no prior.
+            If an agent's potency has no prior, or a prior is of a parameter that the model already has.
         """
         catalogue = Catalogue(self.catalogue.agents | Catalogue.load(Path(folder)).agents)
-        priors = replace(self.priors, parameters=self.priors.parameters | therapy_parameters(folder))
+        new = therapy_parameters(folder)
+        if known := sorted(set(new) & set(self.priors.parameters)):
+            raise OsteobayesError(
+                f"{folder}: the model already has a parameter `{known[0]}`, with draws of its own; give yours another name"
+            )
+        priors = replace(self.priors, parameters=self.priors.parameters | new)
         _require(priors, catalogue)
         return replace(self, catalogue=catalogue, priors=priors)
 
@@ -300,8 +305,10 @@ class Model:
         return {n: s for n, s in self.sites.items() if n not in self.prior_only}
 
     def fingerprint(self) -> str:
-        """Hash of priors, rows and grid: what makes two fits the same."""
-        text = self.priors.fingerprint() + repr(self.grid) + "".join(map(str, self.packed.cells))
+        """Hash of priors, agents, rows, grid and modules: what makes two fits the same."""
+        agents = {a for cell in self.packed.cells for a in cell.regimen.agents}
+        text = self.priors.fingerprint() + repr(self.grid) + repr(self.full) + "".join(map(str, self.packed.cells))
+        text += "".join(repr(self.catalogue.agents[a]) for a in sorted(agents))
         text += "".join(f"{f}{v.tobytes().hex()}" for f, v in self.packed.observed.items())
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -1,6 +1,6 @@
 """Trajectories of all cells: the default method at the grid's steps, or diffrax on the same field as the reference.
 
-Drug actions come as one line a step (:meth:`osteobayes.cycle.Grid.project`), so dose times may be differentiated.
+Drug actions come as one line a step (:func:`osteobayes.cycle.cells.component_lines`), so dose times may be differentiated.
 """
 
 from collections.abc import Mapping, Sequence
