@@ -7,7 +7,7 @@ predictions, lesions and systemic skeletons both. The last line with ``--json`` 
 
 cells, skeletons       distinct lesions and skeletons solved
 error_nats             largest difference of the log likelihood from tight adaptive steps (Dopri8, rtol 1e-9, exposures every
-                       0.44 d) over draws around the posterior mode (each coordinate moved by its conditional SD)
+                       0.44 d) over draws around the posterior mode (of its Laplace covariance)
 error_nats_sd          standard deviation of that difference: what remains when a constant is taken off
 value_ms, grad_ms      a scalar of all curves, and its value and gradient by every sampled parameter that acts on cells
 density_grad_ms        value and gradient of the whole log density (trajectories, hazards, likelihood, priors)
@@ -31,14 +31,14 @@ from importlib import metadata
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.optimize
 
 from osteobayes import solve
 from osteobayes.cycle import CYCLE_PARAMETERS, Cell, Grid, Regimen, pack
 from osteobayes.cycle.cells import actions
 from osteobayes.cycle.dynamics import Columns, Reference, State, field
+from osteobayes.fit import start
 from osteobayes.fit.nuts import Sampler
-from osteobayes.fit.run import Settings, build_model
+from osteobayes.fit.run import Settings, build_model, held_sites
 from osteobayes.model import likelihood
 from osteobayes.model.transform import constrain, unconstrain
 from osteobayes.paths import shipped
@@ -93,8 +93,8 @@ def plain_diffrax(model, cells):
     n, grid = len(cells), model.grid
 
     def scalar(moved, rest):
-        start = solve.states(rest | moved, model.potencies, arrays, Grid(grid.output_days, 1))
-        y0 = jax.tree.map(lambda x: x[0], start.path)
+        entry = solve.states(rest | moved, model.potencies, arrays, Grid(grid.output_days, 1))
+        y0 = jax.tree.map(lambda x: x[0], entry.path)
         exposure = {k: d.exposure for k, d in arrays.drugs.items()}
 
         def column(y, p, ref, columns, exposed, coefficient):
@@ -112,18 +112,18 @@ def plain_diffrax(model, cells):
 
         lesion = jax.vmap(column, in_axes=(State(*([0] * 8), *([-1] * 7)), 0, 0, 0, -1, -1), out_axes=-1)
         cut = lambda tree: jax.tree.map(lambda x: x[..., :n], tree)  # noqa: E731
-        ref = Reference(*(x[:n] for x in start.reference[:-1]))
-        columns = Columns(start.columns.lesion[:n], start.columns.backbone[:n], *start.columns[2:])
-        a = lesion(cut(y0), cut(start.p), ref, columns, cut(exposure), cut(start.coefficient))
+        ref = Reference(*(x[:n] for x in entry.reference[:-1]))
+        columns = Columns(entry.columns.lesion[:n], entry.columns.backbone[:n], *entry.columns[2:])
+        a = lesion(cut(y0), cut(entry.p), ref, columns, cut(exposure), cut(entry.coefficient))
 
         # the skeletons carry module states that nothing reads, so that one program serves both
         rest_of = lambda tree: jax.tree.map(lambda x: x[..., n:], tree)  # noqa: E731
-        s = start.p["net_growth"].shape[0] - n
+        s = entry.p["net_growth"].shape[0] - n
         idle = {k: jnp.ones((*np.shape(getattr(y0, k))[:-1], s)) for k in State._fields[8:]}
         y_skeleton = State(*(x[n:] for x in y0[:8]), **idle)
         off = Columns(jnp.zeros(s), jnp.ones(s), *(jnp.zeros(s),) * 3)
-        ref = Reference(*(x[n:] for x in start.reference[:-1]))
-        b = lesion(y_skeleton, rest_of(start.p), ref, off, rest_of(exposure), rest_of(start.coefficient))
+        ref = Reference(*(x[n:] for x in entry.reference[:-1]))
+        b = lesion(y_skeleton, rest_of(entry.p), ref, off, rest_of(exposure), rest_of(entry.coefficient))
         a, b = (jax.tree.map(lambda x: x[:, ..., 0, :] if x.ndim > 2 else x, t) for t in (a, b))
         total = sum(jnp.log(x).mean(axis=0).sum() for x in (jnp.exp(a.log_N), a.C * a.Z, a.B, a.Z, a.G))
         skeleton = jnp.log(b.C * b.Z).mean(axis=0)[full.skeleton_of].sum()
@@ -174,18 +174,13 @@ def main() -> None:
         value, slope = density(jnp.asarray(z), data)
         return (float(value), np.asarray(slope)) if np.isfinite(value) else (1e10, np.zeros_like(z))
 
-    found = scipy.optimize.minimize(
-        finite, np.asarray(flat), jac=True, method="L-BFGS-B", options={"maxiter": 2000, "maxfun": 4000}
-    )
-    say(f"mode: {found.nit} iterations, potential {found.fun:.1f}")
-    mode, step = found.x, 1e-4
-    curvature = np.array([(finite(mode + step * e)[1] - finite(mode - step * e)[1]) @ e for e in np.eye(len(mode))]) / (
-        2 * step
-    )
-    sd = 1.0 / np.sqrt(np.clip(curvature, 1.0, None))
+    # as `calibrate` does: the standard deviations of effects are held (with them the joint density has no maximum)
+    held = held_sites(model)
+    free = np.concatenate([np.full(int(np.prod(i.shape)), n not in held) for n, i in sorted(model.sampled.items())])
+    mode = start.search(finite, [np.asarray(flat)], free, 1, 2000)[0]
+    say(f"mode: log density {mode.log_density:.2f}, largest gradient {np.abs(finite(mode.z)[1][free]).max():.3f}")
     rng = np.random.default_rng(0)
-    say(f"gradient at the mode {np.abs(finite(mode)[1]).max():.3f}")
-    points = [mode, *(mode + sd * rng.standard_normal((asked.draws - 1, len(mode))))]
+    points = [mode.z, *rng.multivariate_normal(mode.z, mode.covariance, asked.draws - 1)]
 
     fine_grid = Grid(model.grid.output_days, model.grid.outputs, FINE)
     fine = pack(cells, model.catalogue, fine_grid, model.full)
@@ -229,7 +224,7 @@ def main() -> None:
     result["grad_ms"] = median_ms(program, moved, data["cells"], repeats=asked.repeats)
     value, _ = compiled(lambda m, c: scalar(m, c, "runge_kutta"), moved, data["cells"])
     result["value_ms"] = median_ms(value, moved, data["cells"], repeats=asked.repeats)
-    result["density_grad_ms"] = median_ms(density, jnp.asarray(mode), data, repeats=asked.repeats)
+    result["density_grad_ms"] = median_ms(density, jnp.asarray(mode.z), data, repeats=asked.repeats)
     say({k: round(v, 2) for k, v in result.items() if k.endswith(("_ms", "_s"))})
     repeated = members(model)
     many = model.pack(repeated)
