@@ -93,8 +93,8 @@ def plain_diffrax(model, cells):
     n, grid = len(cells), model.grid
 
     def scalar(moved, rest):
-        entry = solve.states(rest | moved, model.potencies, arrays, Grid(grid.output_days, 1))
-        y0 = jax.tree.map(lambda x: x[0], entry.path)
+        entry = solve.at_entry(rest | moved, model.potencies, arrays)
+        y0 = entry.path
         exposure = {k: d.exposure for k, d in arrays.drugs.items()}
 
         def column(y, p, ref, columns, exposed, coefficient):

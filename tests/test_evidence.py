@@ -12,6 +12,7 @@ from osteobayes import paths
 from osteobayes.cycle.therapy import shipped_catalogue
 from osteobayes.errors import EvidenceError, OsteobayesError, RegimenError
 from osteobayes.evidence import Evidence, network, summary, validate
+from osteobayes.evidence.uses import FAMILIES
 from osteobayes.evidence.template import write_template
 from osteobayes.schema import OUTCOME_COLUMNS
 
@@ -507,11 +508,27 @@ def test_what_each_row_is_used_for(evidence):
     assert uses.loc["saad2002_p039/crude_15_za4", "family"] == "crude"
     assert uses.loc["saad2002_p039/crude_15_za4", "unusable"] == ""
     assert uses.loc["vision/os_hr", "unusable"] == ""
-    assert "no likelihood of survival_at" in uses.loc["prevail/os_6_placebo", "unusable"]
+    assert tuple(uses.loc["prevail/os_6_placebo", ["family", "block", "unusable"]]) == ("landmark", "OS", "")
+    assert tuple(uses.loc["reactbta2021/cif_12_q4w", ["family", "block"]]) == ("landmark", "SRE aj")
+    assert "37 months that the model solves" in uses.loc["couaa302/os_48_placebo", "unusable"]
+    assert "no likelihood of hazard_ratio of pain" in uses.loc["latitude/pain_progression_hr", "unusable"]
     core = uses[uses["study"].isin(list(evidence.choose("core").studies)) & (uses["use"] == "fit")]
-    assert (core["unusable"] == "").sum() == 70
+    assert (core["unusable"] == "").sum() == 75
     text = summary(evidence.uses())
-    assert "the model cannot use" in text and "prevail/os_6_placebo" in text and "same_patients" in text
+    assert "the model cannot use" in text and "latitude/pain_progression_hr" in text and "same_patients" in text
+
+
+def test_every_row_has_one_statistic_or_a_reason(evidence):
+    """Each row that is fitted or compared reads exactly one statistic, or `validate` says why it reads none."""
+    uses = evidence.uses()
+    asked = uses[uses["use"].isin(["fit", "check"])]
+    nothing = asked[asked["family"] == ""]
+    assert (nothing["unusable"] != "").all()
+    assert set(asked["family"]) - {""} <= set(FAMILIES)
+    fitted = asked[asked["use"] == "fit"]
+    assert (fitted["unusable"] == "").sum() >= 200
+    kinds = {f: set(g["block"]) for f, g in asked[asked["family"] != ""].groupby("family")}
+    assert kinds["rate"] == {"patient", "count", "period", "pooled"} and "andersen_gill" in kinds["rate_ratio"]
 
 
 def test_the_evidence_is_frozen(evidence):

@@ -8,12 +8,15 @@ from jax.flatten_util import ravel_pytree
 from numpyro.infer.util import potential_energy
 
 from osteobayes import solve
+from osteobayes.cycle import Grid
 from osteobayes.errors import OsteobayesError
+from osteobayes.evidence import Evidence
 from osteobayes.evidence.pack import Arms
-from osteobayes.model import likelihood
+from osteobayes.model import Model, curves
 from osteobayes.model.emit import numpyro_model
 from osteobayes.model.transform import constrain, unconstrain
 from osteobayes.observe.hazards import CellHazards
+from osteobayes.paths import shipped
 from osteobayes.precision import jit
 from osteobayes.priors import PriorSet
 from osteobayes.schema import COMPONENTS
@@ -158,20 +161,55 @@ def test_total_hazards_are_the_sum_of_the_components():
         counted=jnp.asarray(rng.integers(0, 2, (definitions, len(COMPONENTS))).astype(float)),
         detection=jnp.eye(3), definition=jnp.array([0, 2, 1, 2]), cell=jnp.array([[0, 1], [2, 2], [3, 4], [4, 0]]),
         weight=jnp.full((arms, 2), 0.5), sre_effect=jnp.array([1, 0, 2, 1]), death_effect=zero, progression_effect=zero,
-        contrast=jnp.array([0, 1, 0, 1]), dropout=zero, administrative=jnp.ones((arms, 7)),
+        contrast=jnp.array([0, 1, 0, 1]), dropout=zero, onset=zero, onset_effect=zero, prior_event=jnp.array([0.0, 0.2, 0.0, -0.1]),
+        administrative=jnp.ones((arms, 7)),
     )  # fmt: skip
     hazards = CellHazards(
-        jnp.asarray(rng.gamma(2.0, size=(cells, len(COMPONENTS), 7))), jnp.ones((cells, 7)), jnp.ones((cells, 7)),
+        jnp.asarray(rng.gamma(2.0, size=(cells, len(COMPONENTS), 7))), *[jnp.ones((cells, 7))] * 7,
         jnp.array([0, 1, 0, 1, 1]),
     )  # fmt: skip
     values = {
         "sre_baseline": jnp.array([-0.5, 0.3]), "frailty": jnp.array(0.5), "front_loading": jnp.array(0.4),
         "front_loading_time": jnp.array(0.3), "survey_ascertainment": jnp.array(2.0), "symptomatic_ascertainment": jnp.array(0.6),
+        "prior_event_effect": jnp.array(0.5),
     }  # fmt: skip
     effects = {"sre": jnp.array([0.0, 0.2, -0.7]), "contrast": jnp.array([0.0, 0.1])}
-    total = likelihood.total_hazards(of, hazards, values, effects)
-    parts = likelihood.component_hazards(of, hazards, values, effects)
+    total = curves.total_hazards(of, hazards, values, effects)
+    parts = curves.component_hazards(of, hazards, values, effects)
     assert parts.shape == (arms, 2, len(COMPONENTS), 7)
     np.testing.assert_allclose(total, parts.sum(axis=2), rtol=1e-12)
-    few = likelihood.component_hazards(of.at(jnp.array([3, 1])), hazards, values, effects)
+    few = curves.component_hazards(of.at(jnp.array([3, 1])), hazards, values, effects)
     np.testing.assert_allclose(few, parts[jnp.array([3, 1])], rtol=1e-12)
+
+
+def test_a_compiled_function_sees_every_outcome_in_its_place():
+    """JAX sorts the keys of dicts: what a compiled likelihood joins block by block must stand in the order of the outcomes."""
+    evidence = Evidence.load(shipped("datasets"))
+    packed = Model.build(evidence, PriorSet.load(shipped("priors")), Grid(7, 160, 1, 1)).packed
+    seen = {}
+
+    @jax.jit
+    def joined(rows):
+        blocked = {f: b for f, b in rows.items() if not hasattr(b, "_fields")}
+        seen.update({f: list(b) for f, b in blocked.items()})
+        return {f: jnp.concatenate([r.se if hasattr(r, "se") else r.n for r in b.values()]) for f, b in blocked.items()}
+
+    numbers = joined(packed.data)
+    frame = evidence.outcomes.set_index("outcome_id")
+    checked = 0
+    for family, ids in packed.outcomes.items():
+        blocks = list(packed.table.loc[list(ids), "block"])
+        if family not in seen:
+            continue
+        assert seen[family] == list(dict.fromkeys(blocks)), family
+        for outcome, value in zip(ids, np.asarray(numbers[family]), strict=True):
+            if outcome not in frame.index:
+                continue  # the landmarks of a curve
+            row = frame.loc[outcome]
+            if family in ("crude", "median", "rate", "responder"):
+                assert value == row["n"], outcome
+                checked += 1
+            elif row["statistic"] == "hazard_ratio" and row["level"] == 0.95:
+                assert value == pytest.approx(np.log(row["high"] / row["low"]) / 3.92, rel=1e-4), outcome
+                checked += 1
+    assert checked > 80

@@ -12,6 +12,7 @@ chosen afterwards. The public names below are loaded on first use.
 `Model`                   the joint density of evidence, priors and vicious cycle
 `calibrate`, `Run`        sampling, and its stored result
 `predict`                 regimens and contrasts, each with interval, population and grade
+`simulate_trial`          a study patient by patient, and its table computed from them
 ========================  ==============================================================
 """
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from osteobayes.cycle import Regimen
     from osteobayes.evidence import Evidence, validate
     from osteobayes.fit import Run, calibrate
-    from osteobayes.model import Model
+    from osteobayes.model import Model, simulate_trial
     from osteobayes.predict import predict
     from osteobayes.priors import PriorSet
     from osteobayes.solve import courses
@@ -47,6 +48,7 @@ _ROOM = {
     "calibrate": "fit",
     "courses": "solve",
     "predict": "predict",
+    "simulate_trial": "model",
     "validate": "evidence",
 }
 
@@ -60,6 +62,7 @@ __all__ = [
     "calibrate",
     "courses",
     "predict",
+    "simulate_trial",
     "validate",
 ]
 

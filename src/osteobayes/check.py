@@ -19,10 +19,10 @@ from jaxtyping import Array
 from osteobayes.cycle import Cell, Regimen
 from osteobayes.errors import OsteobayesError, RunError
 from osteobayes.evidence import Evidence
-from osteobayes.evidence.pack import Arms, reference_arm
+from osteobayes.evidence.pack import Arms, members, reference_arm
 from osteobayes.fit import Run
 from osteobayes.fit.result import coverage, map_draws
-from osteobayes.model import Model, likelihood
+from osteobayes.model import Model, curves, likelihood
 from osteobayes.observe import interpolation
 from osteobayes.predict import Prediction, _constants, _draws
 from osteobayes.schema import COMPONENTS, DETECTIONS
@@ -245,9 +245,9 @@ def control_arms(run: Run, draws: int = 100) -> pd.DataFrame:
     def one(values: dict[str, Any]) -> dict[str, Array]:
         v = {**constants, **values}
         hazards, path = model.cell_hazards(v, arrays, design)
-        effects = likelihood.effect_vectors(v)
-        os_ = likelihood.death_curves(packed, hazards, v, effects, tj)
-        pfs = likelihood.progression_curves(packed, hazards, v, effects, tj)
+        effects = curves.effect_vectors(v)
+        os_ = curves.death_curves(packed, hazards, v, effects, tj)
+        pfs = curves.CURVES["PFS"](packed, hazards, v, effects, tj)
 
         def fold(log_burden: Array) -> Array:
             return jnp.exp((packed.weight * (log_burden.T @ year - log_burden[0])[packed.cell]).sum(axis=1))
@@ -282,17 +282,17 @@ def _control_arrays(model: Model, arms: list[tuple[str, str]]) -> tuple[list[Cel
     deaths = [*model.coords["study_os"], *model.coords["study_os_unseen"]]
     progressions = list(model.coords["study_pfs"])
     cells: dict[Cell, int] = {}
-    members: list[list[tuple[int, float]]] = []
+    groups: list[list[tuple[int, float]]] = []
     for study_id, arm in arms:
         study = model.evidence.studies[study_id]
         mine = []
-        for cancer, regimen, weight in study.members(arm):
+        for cancer, regimen, weight in members(study, arm, model.catalogue):
             cell = Cell(cancer, Regimen.parse(regimen or "placebo", model.catalogue), study.population.pretreatment)
             mine.append((cells.setdefault(cell, len(cells)), weight))
-        members.append(mine)
-    width, n = max(map(len, members)), len(arms)
+        groups.append(mine)
+    width, n = max(map(len, groups)), len(arms)
     cell, weight = np.zeros((n, width), dtype=np.int32), np.zeros((n, width))
-    for i, mine in enumerate(members):
+    for i, mine in enumerate(groups):
         total = sum(w for _, w in mine)
         cell[i] = mine[0][0]
         for j, (c, w) in enumerate(mine):
@@ -302,7 +302,7 @@ def _control_arrays(model: Model, arms: list[tuple[str, str]]) -> tuple[list[Cel
     none = np.zeros(n, dtype=np.int32)
     packed = Arms(
         jnp.zeros((1, len(COMPONENTS))), jnp.zeros((1, len(DETECTIONS))), none, jnp.asarray(cell), jnp.asarray(weight), none,
-        jnp.asarray(death), jnp.asarray(pfs), none, none, jnp.ones((n, len(model.grid.years))),
+        jnp.asarray(death), jnp.asarray(pfs), none, none, none, none, jnp.zeros(n), jnp.ones((n, len(model.grid.years))),
     )  # fmt: skip
     seen = set(model.coords["study_os"])
     return list(cells), packed, [(s in seen, s in progressions) for s, _ in arms]

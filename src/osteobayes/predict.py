@@ -27,7 +27,7 @@ from osteobayes.errors import OsteobayesError, RunError
 from osteobayes.fit import Run
 from osteobayes.fit.result import CHUNK, map_chunks
 from osteobayes.model import Model
-from osteobayes.model.likelihood import effect_vectors
+from osteobayes.model.curves import effect_vectors
 from osteobayes.observe import (
     cumulative,
     interpolation,

@@ -16,7 +16,7 @@ from scipy import stats
 
 from osteobayes.errors import OsteobayesError
 from osteobayes.evidence import Evidence
-from osteobayes.evidence.pack import KINDS
+from osteobayes.evidence.uses import KINDS
 from osteobayes.fit import Run
 from osteobayes.fit.result import map_draws
 from osteobayes.model import Model, likelihood
@@ -329,7 +329,7 @@ def score_table(
             info = target.packed.table.loc[outcome]
             x, y = np.asarray(replicates[family])[:, i], float(target.packed.observed[family][i])
             if family == "crude":
-                size = float(target.packed.data["crude"].n[i])
+                size = float(target.packed.column("crude", "n")[i])  # pyright: ignore[reportOptionalSubscript]
                 x, y = x / size, y / size
             elif family == "median":
                 x, y = np.log(x), np.log(y)

@@ -1,4 +1,4 @@
-"""Event-time arithmetic in NumPy: Kaplan-Meier, Aalen-Johansen, restricted means, log-rank, Guyot's reconstruction.
+"""Event-time arithmetic in NumPy: Kaplan-Meier, Aalen-Johansen, restricted means, log-rank, Cox, Guyot's reconstruction.
 
 Nothing here has a unit of its own: times come back in the unit they were given in. Survival functions are
 right-continuous steps, S(t) is the probability of having no event up to and including t. Patients at risk at t are
@@ -8,14 +8,19 @@ those whose time is t or later: at equal times an event comes before a censoring
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import erfc, sqrt
+from statistics import NormalDist
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from osteobayes.errors import OsteobayesError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
+_NEWTON = 60
 _ROUNDING = 1e-12  # products of survival ratios equal to a half or a zero in exact arithmetic
 
 
@@ -157,6 +162,27 @@ def median(km: KaplanMeier) -> float:
     return float(km.time[np.argmax(reached)]) if reached.any() else float("inf")
 
 
+def median_interval(km: KaplanMeier, level: float = 0.95) -> tuple[float, float]:
+    """Confidence limits of the median: where the band of the curve, on the log(-log S) scale, crosses one half.
+
+    In the unit of `km.time`; infinite where the band does not come down to one half.
+
+    References
+    ----------
+    Brookmeyer R, Crowley J. A confidence interval for the median survival time. Biometrics 1982;38:29-41.
+    """
+    inside = (km.survival > 0) & (km.survival < 1)
+    s = np.where(inside, km.survival, 0.5)
+    se = np.sqrt(km.variance) / (s * -np.log(s))
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    found = []
+    for sign in (1.0, -1.0):
+        band = np.where(inside, s ** np.exp(sign * z * se), km.survival)
+        reached = band <= 0.5 + _ROUNDING
+        found.append(float(km.time[np.argmax(reached)]) if reached.any() else float("inf"))
+    return found[0], found[1]
+
+
 def aalen_johansen(time: ArrayLike, cause: ArrayLike, causes: tuple[int, ...] | None = None) -> CumulativeIncidence:
     """Cumulative incidence of competing causes.
 
@@ -268,6 +294,180 @@ def log_rank(time: ArrayLike, event: ArrayLike, group: ArrayLike) -> LogRank:
     return LogRank(
         statistic, erfc(sqrt(statistic / 2)), (total - observed, observed), (total - expected, expected), variance
     )
+
+
+@dataclass(frozen=True)
+class Cox:
+    """A Cox or Andersen-Gill fit of one binary covariate."""
+
+    log_hazard_ratio: float
+    """Group True (1) over group False (0)."""
+    se: float
+    """Model-based standard error, from the information."""
+    robust_se: float
+    """Sandwich standard error over patients; NaN if no patients were named."""
+
+
+class CoxError(OsteobayesError, ValueError):
+    """The data have no finite hazard ratio."""
+
+
+def cox(
+    time: ArrayLike,
+    event: ArrayLike,
+    group: ArrayLike,
+    stratum: ArrayLike | None = None,
+    start: ArrayLike | None = None,
+    patient: ArrayLike | None = None,
+    ties: Literal["efron", "breslow"] = "efron",
+) -> Cox:
+    """Hazard ratio of two groups by maximum partial likelihood.
+
+    Parameters
+    ----------
+    time
+        [n] time of event or censoring, any unit, not negative; the end of the interval if ``start`` is given.
+    event
+        [n] 1 or True: event; 0 or False: censored.
+    group
+        [n] 0 or 1 (False or True).
+    stratum
+        [n] whole numbers; each stratum has a baseline hazard of its own. Default: one stratum.
+    start
+        [n] beginning of the interval: the row is at risk at t if ``start < t <= time``. A patient with recurrent events
+        has one row for each interval between them and one to the end of follow-up (Andersen-Gill), a patient who
+        entered late one row. Default: at risk from the beginning, time 0 included.
+    patient
+        [n] whole numbers, which patient a row belongs to: asks for the robust standard error, without which the rows of
+        a patient with several events count as independent.
+    ties
+        What to do with several events at one time.
+
+    Returns
+    -------
+    Cox
+        Ratio of group 1 over group 0 and its standard errors.
+
+    Raises
+    ------
+    CoxError
+        No event while both groups are at risk, or all such events in one group: there is no finite ratio.
+    ValueError
+        As `kaplan_meier`; a group without rows; strata or patients that are not whole numbers; an interval that does
+        not end after its start; a name of ``ties`` that is not known.
+
+    Notes
+    -----
+    With n_x at risk and d_x events of group x at one event time, Efron's denominators are ``n_0 - f d_0 + (n_1 - f
+    d_1) e^b`` with f = 0, 1/d, ..., (d - 1)/d, Breslow's the first of them for all. Newton's method on the concave
+    log partial likelihood; all by cumulative sums over the event times, no loop over rows or strata. The sandwich is
+    ``sum_p (sum of the score residuals of p's rows)^2 / I^2``, with the residuals that belong to the ties.
+
+    References
+    ----------
+    Andersen PK, Gill RD. Cox's regression model for counting processes: a large sample study. Ann Stat
+    1982;10:1100-1120. Lin DY, Wei LJ. The robust inference for the Cox proportional hazards model. J Am Stat Assoc
+    1989;84:1074-1078. Efron B. The efficiency of Cox's likelihood function for censored data. J Am Stat Assoc
+    1977;72:557-565.
+    """
+    t = _times(time)
+    e = _flags(event, t.size)
+    g = _flags(group, t.size, "group")
+    if g.all() or not g.any():
+        raise ValueError("a hazard ratio compares two groups, and all patients are in one")
+    if ties not in ("efron", "breslow"):
+        raise ValueError(f"ties must be 'efron' or 'breslow', not {ties!r}")
+    s = None if stratum is None else _codes(stratum, t.size, "stratum")
+    begin = None if start is None else _times(start, "start")
+    if begin is not None and begin.shape != t.shape:
+        raise ValueError(f"start must have one value a row, shape {t.shape}; it has shape {begin.shape}")
+    if begin is not None and np.any(begin >= t):
+        i = int(np.argmax(begin >= t))
+        raise ValueError(f"an interval must end after its start: row {i} goes from {begin[i]:g} to {t[i]:g}")
+    if not e.any():
+        raise CoxError("there is no event, hence no hazard ratio")
+
+    # a row is at risk at the event times first, ..., last - 1, counted over all strata
+    grid = np.unique(t[e])
+    last = np.searchsorted(grid, t, side="right")
+    first = np.zeros(t.size, np.int64) if begin is None else np.searchsorted(grid, begin, side="right")
+    if s is not None:
+        offset = s * (grid.size + 1)
+        keys = np.unique(offset[e] + last[e])
+        first, last = (np.searchsorted(keys, offset + v, side="right") for v in (first, last))
+    at = last[e] - 1
+    size = int(at.max()) + 1
+
+    def counted(rows: slice | Bools) -> Ints:
+        """Number at risk among some rows at each event time."""
+        change = np.bincount(first[rows], minlength=size + 1) - np.bincount(last[rows], minlength=size + 1)
+        return np.cumsum(change)[:size]
+
+    risk1 = counted(g)
+    risk0 = counted(slice(None)) - risk1
+    d1 = np.bincount(at[g[e]], minlength=size)
+    d = np.bincount(at, minlength=size)
+    # one entry for each denominator: `place` its event time, `fraction` f, `often` how many events have it
+    if ties == "efron":
+        place = np.repeat(np.arange(size), d)
+        fraction = (np.arange(place.size) - (np.cumsum(d) - d)[place]) / d[place]
+        often = np.ones(place.size)
+    else:
+        place, fraction, often = np.arange(size), np.zeros(size), d.astype(float)
+    n1 = risk1[place] - fraction * d1[place]
+    n0 = risk0[place] - fraction * (d - d1)[place]
+    both = (n0 > 0) & (n1 > 0)
+    informative = float(np.sum(often[both]))
+    excess = float(np.sum(d1) - np.sum(often[n0 <= 0]))  # events of group 1 while both are at risk
+    if informative == 0:
+        raise CoxError("there is no event while both groups are at risk, hence no hazard ratio")
+    if not 0 < excess < informative:
+        raise CoxError(f"all events while both groups are at risk are in group {int(excess > 0)}: no finite ratio")
+
+    b0, b1, w = n0[both], n1[both], often[both]
+    b = information = 0.0
+    for _ in range(_NEWTON):
+        p = b1 / (b0 * np.exp(-b) + b1)
+        information = float(np.sum(w * p * (1.0 - p)))
+        step = (excess - float(np.sum(w * p))) / information
+        b += min(max(step, -1.0), 1.0)
+        if abs(step) < 1e-10:
+            break
+    else:
+        raise CoxError(f"the hazard ratio did not converge (log ratio {b:g}): nearly all events are in one group")
+    se = 1.0 / sqrt(information)
+    if patient is None:
+        return Cox(b, se, float("nan"))
+
+    # score residuals: int (x - mean) dM, with the compensator summed over the event times at which the row is at risk
+    ratio = np.exp(b)
+    total = n0 + n1 * ratio
+    mean = n1 * ratio / total
+    residual = np.zeros(t.size)
+    for x, rows in ((0.0, ~g), (1.0, g)):
+        terms = often * (x - mean) / total
+        running = np.concatenate([[0.0], np.cumsum(np.bincount(place, terms, size))])
+        residual[rows] = -(ratio**x) * (running[last[rows]] - running[first[rows]])
+        own = rows[e]
+        index = np.flatnonzero(rows & e)
+        less = np.bincount(place, fraction * terms, size)[at[own]]  # an event of a tie is at risk in part
+        middle = (np.bincount(place, often * mean, size) / d)[at[own]]
+        residual[index] += x - middle + ratio**x * less
+    by_patient = np.bincount(_codes(patient, t.size, "patient"), residual)
+    return Cox(b, se, sqrt(float(np.sum(by_patient**2))) / information)
+
+
+def _codes(value: ArrayLike, size: int, what: str) -> Ints:
+    """Whole numbers, one a row, renumbered from 0 if they are not small and from 0 on already."""
+    given = np.asarray(value)
+    if given.shape != (size,):
+        raise ValueError(f"{what} must have one value a row, shape ({size},); it has shape {given.shape}")
+    if given.dtype.kind not in "iub" and not (given.dtype.kind == "f" and np.all(given == np.round(given))):
+        raise ValueError(f"{what} must be a whole number for every row")
+    codes = given.astype(np.int64)
+    if codes.min() < 0 or codes.max() > 4 * size:
+        codes = np.unique(codes, return_inverse=True)[1]
+    return codes
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from osteobayes.cycle.therapy import shipped_catalogue
 from osteobayes.errors import EvidenceError, OsteobayesError, Problem
 from osteobayes.evidence import checks, network
 from osteobayes.evidence.curves import CurveData, read_curves
-from osteobayes.evidence.uses import NO_CURVES, uses
+from osteobayes.evidence.uses import statistic_of, unusable, uses
 from osteobayes.schema import (
     OUTCOME_COLUMNS,
     OutcomeRow,
@@ -218,16 +218,22 @@ class Evidence:
 
     def uses(self, catalogue: Catalogue | None = None) -> pd.DataFrame:
         """What each row is used for, and why the model cannot use it (:func:`osteobayes.evidence.uses.uses`)."""
-        rows = uses(self.outcomes, self.studies, catalogue or shipped_catalogue())
+        catalogue = catalogue or shipped_catalogue()
+        rows = uses(self.outcomes, self.studies, catalogue)
         if not self.curves:
             return rows
-        records = [
-            {
-                "outcome_id": name, "study": c.study, "file": "/".join(Path(c.as_row.file).parts[-2:]), "row": c.as_row.line,
-                "use": c.curve.use, "rule": checks.rule(c.curve.note), "family": "", "unusable": NO_CURVES,
-            }
-            for name, c in self.curves.items()
-        ]  # fmt: skip
+        records = []
+        for name, c in self.curves.items():
+            study, row = self.studies[c.study], c.as_row.outcome
+            found = statistic_of(row, study)
+            family, block = ("", "") if isinstance(found, str) else found
+            records.append(
+                {
+                    "outcome_id": name, "study": c.study, "file": "/".join(Path(c.as_row.file).parts[-2:]),
+                    "row": c.as_row.line, "use": c.curve.use, "rule": checks.rule(c.curve.note), "family": family,
+                    "block": block, "unusable": unusable(row, study, catalogue),
+                }
+            )  # fmt: skip
         return pd.concat([rows, pd.DataFrame.from_records(records)], ignore_index=True)
 
     def __str__(self) -> str:

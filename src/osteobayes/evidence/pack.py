@@ -4,9 +4,10 @@
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
 # pyright: reportReturnType=false, reportAssignmentType=false
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import NormalDist
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,14 +16,19 @@ from jaxtyping import Array, Float, Int
 
 from osteobayes.cycle import Catalogue, Cell, Grid, Regimen
 from osteobayes.evidence.load import Evidence
-from osteobayes.evidence.uses import FAMILIES, NO_CURVES, family_of, unusable
+from osteobayes.evidence.uses import FAMILIES, KINDS, as_ratio, beyond, kind_of, statistic_of, unusable
 from osteobayes.schema import CANCERS, COMPONENTS, DETECTIONS, Study
 
-KINDS = ("SRE", "OS", "PFS")
-"""Time-to-event kinds: skeletal events, overall survival, progression-free survival."""
 _UNSEEN = 10_000
 ONSET_YEARS = np.concatenate([[0.0], np.geomspace(0.01, 9.0, 90)])
 """Grid (years) of the onset model of registries."""
+ONSET_KINDS = ("bone_metastasis", "BMFS")
+BONE_AGENT = "zoledronic acid"
+"""What patients on an unnamed bone agent at entry are taken to receive."""
+PERIOD_YEARS = 12 * 7 / 365.25
+"""Length of a period of the skeletal morbidity period rate: 12 weeks (Coleman, Body, Lipton; trials of ibandronate)."""
+RESPONSE_MONTHS = 12 * 7 / 30.4375
+"""When a response of pain or of a marker is read where no source prints it: 12 weeks."""
 
 
 class Arms(NamedTuple):
@@ -41,6 +47,10 @@ class Arms(NamedTuple):
     progression_effect: Int[Array, " arm"]
     contrast: Int[Array, " arm"]
     dropout: Int[Array, " arm"]
+    onset: Int[Array, " arm"]
+    onset_effect: Int[Array, " arm"]
+    prior_event: Float[Array, " arm"]
+    """Share with a skeletal event before entry, less one half; 0 where it is not printed."""
     administrative: Float[Array, "arm time"]
 
     def at(self, arms: Int[Array, " row"]) -> "Arms":
@@ -98,14 +108,83 @@ class HazardRatio(NamedTuple):
     median: Int[Array, " row"]
 
 
+class Landmark(NamedTuple):
+    """Kaplan-Meier or Aalen-Johansen curves read at landmarks; weights of a padded landmark are 0, its limits NaN."""
+
+    arm: Int[Array, " row"]
+    quadrature: Float[Array, "row landmark time"]
+    n: Float[Array, " row"]
+    low: Float[Array, "row landmark"]
+    high: Float[Array, "row landmark"]
+    years: Float[Array, "row landmark"]
+
+
+class Interval(NamedTuple):
+    """Events by interval of a digitised curve or of individual times, among those effectively at risk."""
+
+    arm: Int[Array, " row"]
+    quadrature: Float[Array, "row landmark time"]
+    at_risk: Float[Array, "row landmark"]
+    years: Float[Array, "row landmark"]
+
+
+class RateRatio(NamedTuple):
+    """Log ratios of the rates of recurrent skeletal events."""
+
+    treated: Int[Array, " row"]
+    reference: Int[Array, " row"]
+    quadrature: Float[Array, "row time"]
+    se: Float[Array, " row"]
+    allocation: Float[Array, " row"]
+
+
+class Ratio(NamedTuple):
+    """Log odds ratios or differences of two arms' shares."""
+
+    treated: Int[Array, " row"]
+    reference: Int[Array, " row"]
+    quadrature: Float[Array, "row time"]
+    se: Float[Array, " row"]
+
+
 class Rate(NamedTuple):
-    """Mean of per-patient event rates."""
+    """Mean rates or counts of skeletal events; ``gap``: least years between two that count as two."""
 
     arm: Int[Array, " row"]
     quadrature: Float[Array, "row time"]
     n: Float[Array, " row"]
     low: Float[Array, " row"]
     high: Float[Array, " row"]
+    gap: Float[Array, " row"]
+
+
+class Prevalence(NamedTuple):
+    """Bone metastasis among patients with metastatic or advanced disease."""
+
+    onset: Int[Array, " row"]
+    effect: Int[Array, " row"]
+    n: Float[Array, " row"]
+
+
+class Responder(NamedTuple):
+    """Responses of tumour, pain or a marker; ``fall`` is the least fall of a marker, per cent."""
+
+    arm: Int[Array, " row"]
+    quadrature: Float[Array, "row time"]
+    interpolation: Float[Array, "row time"]
+    fall: Float[Array, " row"]
+    n: Float[Array, " row"]
+    effect: Int[Array, " row"]
+
+
+class Marker(NamedTuple):
+    """Median (``mean`` 0) or mean (1) percent change of a marker in an arm."""
+
+    arm: Int[Array, " row"]
+    interpolation: Float[Array, "row time"]
+    n: Float[Array, " row"]
+    mean: Float[Array, " row"]
+    effect: Int[Array, " row"]
 
 
 class Incidence(NamedTuple):
@@ -138,6 +217,8 @@ class Packed:
         What has to be solved, on which time grid.
     arms
         Arms by kind.
+    arm_ids
+        Study, arm and event definition (with a component, if only that counts) of each arm, by kind.
     data
         Arrays by family; families with kinds hold one entry a kind.
     observed
@@ -159,6 +240,7 @@ class Packed:
     cells: tuple[Cell, ...]
     grid: Grid
     arms: dict[str, Arms]
+    arm_ids: dict[str, tuple[tuple[str, str, str], ...]]
     data: dict
     observed: dict[str, np.ndarray]
     outcomes: dict[str, tuple[str, ...]]
@@ -167,6 +249,34 @@ class Packed:
     table: pd.DataFrame
     assumed: tuple[str, ...] = ()
     left_out: dict[str, str] = field(default_factory=dict)
+
+    def column(self, family: str, name: str) -> np.ndarray | None:
+        """One array of a family, its blocks joined in the order of ``outcomes``; None if its rows have none of that name."""
+        rows = self.data[family]
+        blocks = list(rows.values()) if isinstance(rows, dict) else [rows]
+        if not hasattr(blocks[0], name):
+            return None
+        longest = max((np.shape(getattr(b, name))[1:2] for b in blocks), default=())
+        arrays = [np.asarray(getattr(b, name)) for b in blocks]
+        if arrays[0].ndim == 2:
+            arrays = [
+                np.pad(a, [(0, 0), (0, longest[0] - a.shape[1])], constant_values=np.nan)
+                if a.shape[1] < longest[0]
+                else a
+                for a in arrays
+            ]
+        return np.concatenate(arrays)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One outcome before it is packed."""
+
+    block: str
+    outcome: str
+    observed: float | np.ndarray
+    arguments: tuple
+    described: dict
 
 
 @dataclass
@@ -194,6 +304,10 @@ class _Builder:
         """Index of a study's survival effect; those without a fitted survival number stand behind the others."""
         seen = study in self.survival
         return self.effect("study_os", study) if seen else _UNSEEN + self.effect("study_os_unseen", study)
+
+    def onset_effect(self, study: Study) -> int:
+        """Index of a study's effect on incidence and prevalence of bone metastasis."""
+        return self.effect("study_registry", f"{study.id} incidence")
 
     def arm(self, kind: str, study: str, arm: str, definition: str = "") -> int:
         """Index of an arm of a kind under an event definition."""
@@ -231,12 +345,27 @@ def reference_arm(study: Study, outcomes: pd.DataFrame) -> set[str]:
     return {placebo[0] if placebo else study.arms[0].id}
 
 
-def _kind(endpoint: str) -> str:
-    return endpoint if endpoint in ("OS", "PFS") else "SRE"
-
-
 def _limit(value: float, scale: float = 1.0) -> float:
     return float("nan") if pd.isna(value) else float(value) * scale
+
+
+def members(study: Study, arm: str, catalogue: Catalogue) -> list[tuple[str, str | None, float]]:
+    """Cancer, regimen and weight of the members of an arm, those who take a bone agent beside it as members of their own.
+
+    `population.bone_agent_percent` is the share that takes one at entry; it splits arms whose regimen has none.
+    """
+    share = (study.population.bone_agent_percent or 0.0) / 100.0
+    found: list[tuple[str, str | None, float]] = []
+    for cancer, regimen, weight in study.members(arm):
+        agents = Regimen.parse(regimen, catalogue).agents if regimen else ()
+        bone = {catalogue.agents[a].agent_class for a in agents} & {"bisphosphonate", "rankl_inhibitor"}
+        if regimen is None or bone or not share:
+            found.append((cancer, regimen, weight))
+            continue
+        beside = BONE_AGENT if regimen == "placebo" else f"{regimen} + {BONE_AGENT}"
+        found += [(cancer, regimen, weight * (1.0 - share))] * (share < 1.0)
+        found.append((cancer, beside, weight * share))
+    return found
 
 
 def pack(
@@ -264,129 +393,185 @@ def pack(
     """
     b = _Builder(evidence, catalogue, grid, accrual_share, default_horizon)
     for dim in (
-        "study_sre",
-        "study_registry",
-        "study_os",
-        "study_os_unseen",
-        "study_pfs",
-        "study_trial",
-        "contrast",
-        "onset",
-    ):
+        "study_sre", "study_registry", "study_os", "study_os_unseen", "study_pfs", "study_response", "study_trial",
+        "contrast", "onset",
+    ):  # fmt: skip
         b.effects[dim] = {}
     t = grid.years
+    last = float(t[-1])
     frame = evidence.outcomes
     wanted = frame[frame["use"] == use]
-    reasons = [unusable(row, evidence.studies[row.study], catalogue) for row in wanted.itertuples()]
+    reasons = [unusable(row, evidence.studies[row.study], catalogue, last) for row in wanted.itertuples()]
     left_out = {o: why for o, why in zip(wanted["outcome_id"], reasons, strict=True) if why}
     rows = wanted[[not why for why in reasons]]
-    left_out |= {name: NO_CURVES for name, curve in evidence.curves.items() if curve.curve.use == use}
-    out: dict[str, list] = {f: [] for f in FAMILIES}
-    keys: dict[str, list[str]] = {f: [] for f in FAMILIES}
-    seen: dict[str, list] = {f: [] for f in FAMILIES}
-    table: list[dict] = []
+    found: dict[str, list[_Entry]] = {f: [] for f in FAMILIES}
 
-    def note(family: str, outcome: str, row, observed) -> None:
-        keys[family].append(outcome)
-        seen[family].append(observed)
+    def add(family: str, block: str, outcome: str, row, observed, arguments: tuple) -> None:
         study = evidence.studies[row.study]
-        regimens = {r for _, r, _ in study.members(row.arm) if r}
+        regimens = {r for _, r, _ in members(study, row.arm, catalogue) if r}
         agents = {a for r in regimens for a in Regimen.parse(r, catalogue).agents}
-        table.append(
-            {
-                "outcome": outcome, "family": family, "study": row.study, "arm": row.arm, "versus": row.versus,
-                "endpoint": row.endpoint, "kind": _kind(row.endpoint), "cancer": row.cancer, "patients": row.patients,
-                "design": study.design, "classes": tuple(sorted({catalogue.agents[a].agent_class for a in agents})),
-            }
-        )  # fmt: skip
+        described = {
+            "outcome": outcome, "family": family, "block": block, "study": row.study, "arm": row.arm, "versus": row.versus,
+            "endpoint": row.endpoint, "component": row.component, "kind": kind_of(row.endpoint, study) or row.endpoint,
+            "cancer": row.cancer, "patients": row.patients, "design": study.design,
+            "classes": tuple(sorted({catalogue.agents[a].agent_class for a in agents})),
+        }  # fmt: skip
+        found[family].append(_Entry(block, outcome, observed, arguments, described))
 
     def until(row, study: Study) -> float:
         end = b.horizon(study)[0] if pd.isna(row.time_years) else float(row.time_years)
-        return min(end, float(t[-1]))
+        return min(end, last)
+
+    def end_of(study: Study) -> float:
+        return min(b.horizon(study)[0], last)
+
+    def definition_of(row, study: Study) -> str:
+        return "" if row.endpoint not in study.events else "/".join(filter(None, (row.endpoint, row.component)))
+
+    def allocation(study: Study, row) -> float:
+        n1, n0 = study.arm(row.arm).n, study.arm(row.versus).n
+        return n1 / (n1 + n0) if n1 and n0 else 0.5
+
+    def count_of(row) -> float:
+        return float(row.n) * float(row.value) / 100.0 if pd.isna(row.events) else float(row.events)
+
+    def both(kind: str, row, study: Study) -> tuple[int, int]:
+        definition = definition_of(row, study)
+        return b.arm(kind, row.study, row.arm, definition), b.arm(kind, row.study, row.versus, definition)
 
     b.survival = {r.study for r in rows.itertuples() if r.endpoint == "OS"}
+    grouped: dict[tuple, list] = {}
     for row in rows.itertuples():
         study = evidence.studies[row.study]
-        kind = _kind(row.endpoint)
-        definition = row.endpoint if row.endpoint in study.events else ""
-        family = family_of(row.statistic, row.endpoint, row.component, study)
-        if family == "crude":
-            note("crude", row.outcome_id, row, float(row.events))
-            out["crude"].append(
-                (b.arm("SRE", row.study, row.arm, definition), quadrature(t, until(row, study)), float(row.n))
-            )
+        family, block = statistic_of(row, study)  # pyright: ignore[reportGeneralTypeIssues]
+        kind = block.split(" ")[0]
+        definition = definition_of(row, study)
+        if family in ("split", "landmark", "incidence_curve"):
+            grouped.setdefault((family, block, row.study, row.arm, row.endpoint), []).append(row)
+        elif family == "crude":
+            arguments = (b.arm(kind, row.study, row.arm, definition), quadrature(t, until(row, study)), float(row.n))
+            add(family, block, row.outcome_id, row, count_of(row), arguments)
         elif family == "completion":
             years = until(row, study)
-            note("completion", row.outcome_id, row, float(row.events))
-            out["completion"].append((b.arm("OS", row.study, row.arm), interpolation(t, years), years, float(row.n)))
+            arguments = (b.arm("OS", row.study, row.arm), interpolation(t, years), years, float(row.n))
+            add(family, block, row.outcome_id, row, count_of(row), arguments)
         elif family == "median":
             reached = row.statistic == "median"
-            end = until(row, study)
-            x = float(row.value_si) if reached else end
+            x = float(row.value_si) if reached else until(row, study)
             scale = float(row.value_si) / float(row.value) if reached else 1.0
-            note("median", row.outcome_id, row, x)
-            out["median"].append(
-                (kind, b.arm(kind, row.study, row.arm, definition), _limit(row.low, scale), _limit(row.high, scale),
-                 float(reached), float(row.n), min(b.horizon(study)[0], float(t[-1])))
+            arguments = (
+                b.arm(kind, row.study, row.arm, definition), _limit(row.low, scale), _limit(row.high, scale), float(reached),
+                float(row.n), end_of(study),
             )  # fmt: skip
-        elif family == "hazard_ratio":
-            n1, n0 = study.arm(row.arm).n, study.arm(row.versus).n
-            width = np.log(row.high) - np.log(row.low) if row.low > 0 and row.high > 0 else np.nan
-            se = width / (2.0 * NormalDist().inv_cdf(0.5 + row.level / 2.0))
-            note("hazard_ratio", row.outcome_id, row, float(np.log(row.value)))
-            out["hazard_ratio"].append(
-                (kind, b.arm(kind, row.study, row.arm, definition), b.arm(kind, row.study, row.versus, definition),
-                 quadrature(t, min(b.horizon(study)[0], float(t[-1]))), se, n1 / (n1 + n0) if n1 and n0 else 0.5,
-                 (row.study, row.versus, row.endpoint))
-            )  # fmt: skip
+            add(family, block, row.outcome_id, row, x, arguments)
+        elif family in ("hazard_ratio", "rate_ratio", "ratio"):
+            value, low, high = as_ratio(row)
+            difference = block.endswith("difference")
+            scale = float if difference else np.log
+            se = (scale(high) - scale(low)) / (2.0 * NormalDist().inv_cdf(0.5 + row.level / 2.0))
+            arm_kind = "SRE" if family == "rate_ratio" else kind
+            end = until(row, study) if family == "ratio" else end_of(study)
+            arguments = (*both(arm_kind, row, study), quadrature(t, end), float(se))
+            if family != "ratio":
+                arguments = (*arguments, allocation(study, row))
+            add(family, block, row.outcome_id, row, float(scale(value)), arguments)
         elif family == "rate":
-            note("rate", row.outcome_id, row, float(row.value_si))
-            out["rate"].append(
-                (
-                    b.arm("SRE", row.study, row.arm, definition),
-                    quadrature(t, until(row, study)),
-                    float(row.n),
-                    _limit(row.low),
-                    _limit(row.high),
-                )
-            )
+            gap = (study.events[row.endpoint].minimum_gap_days or 0.0) / 365.25
+            arguments = (
+                b.arm("SRE", row.study, row.arm, definition), quadrature(t, until(row, study)), float(row.n),
+                _limit(row.low), _limit(row.high), gap,
+            )  # fmt: skip
+            add(family, block, row.outcome_id, row, float(row.value_si), arguments)
         elif family == "incidence":
             horizon, accrual = b.horizon(study)
             stay = np.clip((horizon - ONSET_YEARS) / max(accrual, 1e-9), 0.0, 1.0)
-            note("incidence", row.outcome_id, row, float(row.events))
-            metachronous = 0.0 if row.time == 0 else 1.0
-            out["incidence"].append(
-                (b.effect("onset", row.cancer) - 1, CANCERS.index(row.cancer) if row.cancer in CANCERS else 0,
-                 b.effect("study_registry", f"{row.study} incidence"), metachronous, stay, float(row.n))
+            arguments = (
+                b.effect("onset", row.cancer) - 1, CANCERS.index(row.cancer) if row.cancer in CANCERS else 0,
+                b.onset_effect(study), 0.0 if row.time == 0 else 1.0, stay, float(row.n),
             )  # fmt: skip
+            add(family, block, row.outcome_id, row, float(row.events), arguments)
+        elif family == "prevalence":
+            arguments = (b.effect("onset", row.cancer) - 1, b.onset_effect(study), float(row.n))
+            add(family, block, row.outcome_id, row, count_of(row), arguments)
+        elif family in ("responder", "marker"):
+            if pd.isna(row.time) and block != "ORR":
+                b.assumed.append(f"{row.outcome_id}: the response is read at 12 weeks (no source prints when)")
+            years = end_of(study) if block == "ORR" else until(row, study)
+            years = RESPONSE_MONTHS / 12.0 if pd.isna(row.time) and block != "ORR" else years
+            arm = b.arm("OS", row.study, row.arm)
+            effect = b.effect("study_response", f"{row.study} {row.endpoint}")
+            if family == "marker":
+                mean = float(row.statistic == "percent_change_mean")
+                add(
+                    family,
+                    block,
+                    row.outcome_id,
+                    row,
+                    float(row.value),
+                    (arm, interpolation(t, years), float(row.n), mean, effect),
+                )
+            else:
+                fall = study.responses[row.endpoint].fall_percent if block in ("resorption", "formation") else 0.0
+                arguments = (
+                    arm, quadrature(t, years), interpolation(t, years), float(fall), float(row.n), effect,
+                )  # fmt: skip
+                add(family, block, row.outcome_id, row, count_of(row), arguments)
 
-    for (study_id, arm), group in rows[rows["statistic"] == "first_event_proportion"].groupby(
-        ["study", "arm"], sort=False
-    ):
-        first = next(group.itertuples())
-        counts = np.zeros(len(COMPONENTS))
-        for row in group.itertuples():
-            counts[COMPONENTS.index(row.component)] = row.events
-        note("split", f"{study_id}/first_events_{arm}", first, counts)
-        study = evidence.studies[study_id]
-        out["split"].append(
-            (b.arm("SRE", study_id, arm, first.endpoint), quadrature(t, until(first, study)), counts.sum())
+    for (family, block, study_id, arm, endpoint), group in grouped.items():
+        study, first = evidence.studies[study_id], group[0]
+        if family == "split":
+            counts = np.zeros(len(COMPONENTS))
+            for row in group:
+                counts[COMPONENTS.index(row.component)] = row.events
+            arguments = (b.arm("SRE", study_id, arm, endpoint), quadrature(t, until(first, study)), counts.sum())
+            add(family, block, f"{study_id}/first_events_{arm}", first, counts, arguments)
+            continue
+        group = sorted(group, key=lambda r: r.time_years)
+        years = np.array([r.time_years for r in group], dtype=float)
+        if family == "incidence_curve":
+            several = len({k[3] for k in grouped if k[0] == family and k[2] == study_id}) > 1
+            name = f"{study_id}/curve_{arm}" if several else f"{study_id}/curve"
+            arguments = (b.effect("onset", first.cancer) - 1, b.onset_effect(study), years, float(first.n))
+            add(family, block, name, first, np.array([r.value_si for r in group], dtype=float), arguments)
+            continue
+        up = first.statistic == "cumulative_incidence"
+
+        def free(x: float, up: bool = up) -> float:  # share free of the event
+            return float("nan") if pd.isna(x) else 1.0 - x / 100.0 if up else x / 100.0
+
+        low, high = (
+            np.array([free(getattr(r, k)) for r in group]) for k in (("high", "low") if up else ("low", "high"))
         )
-
-    for (study_id, arm), group in rows[
-        (rows["statistic"] == "cumulative_incidence") & (rows["endpoint"] == "bone_metastasis")
-    ].groupby(["study", "arm"], sort=False):
-        group = group.sort_values("time_years")
-        study = evidence.studies[study_id]
-        several = rows.loc[(rows["study"] == study_id) & (rows["endpoint"] == "bone_metastasis"), "arm"].nunique() > 1
-        name = f"{study_id}/curve_{arm}" if several else f"{study_id}/curve"
-        note("incidence_curve", name, next(group.itertuples()), group["value_si"].to_numpy(float))
-        out["incidence_curve"].append(
-            (b.effect("onset", group["cancer"].iloc[0]) - 1, b.effect("study_registry", f"{study_id} incidence"),
-             group["time_years"].to_numpy(float), float(group["n"].iloc[0]))
+        arguments = (
+            b.arm(block.split(" ")[0], study_id, arm, definition_of(first, study)),
+            np.stack([quadrature(t, y) for y in years]), float(first.n), low, high, years,
         )  # fmt: skip
+        name = f"{study_id}/{endpoint.lower()}_at_landmarks_{arm}"
+        add(family, block, name, first, np.array([free(r.value) for r in group]), arguments)
 
-    return replace(_assemble(b, out, keys, seen, table), left_out=left_out)
+    for name, data in evidence.curves.items():
+        if data.curve.use != use:
+            continue
+        study, row = evidence.studies[data.study], data.as_row.outcome
+        why = unusable(row, study, catalogue, last)
+        edges = data.intervals.edges
+        inside = edges[1:] <= last * (1.0 + 1e-9)
+        if why or not inside.any():
+            left_out[name] = why or beyond(last)
+            continue
+        if not inside.all():
+            b.assumed.append(f"{name}: {int((~inside).sum())} intervals after {12 * last:.0f} months are left out")
+        kind = kind_of(row.endpoint, study)
+        at_risk = (data.intervals.at_risk - data.intervals.censored / 2.0)[inside]
+        described = SimpleNamespace(
+            study=study.id, arm=row.arm, versus="", endpoint=row.endpoint, component="", patients=study.patients,
+            cancer=study.arm_cancer(row.arm),
+        )  # fmt: skip
+        q = np.stack([quadrature(t, y) for y in edges[1:][inside]])
+        arguments = (b.arm(kind, study.id, row.arm, definition_of(described, study)), q, at_risk, edges[1:][inside])
+        add("interval", kind, name, described, data.intervals.events[inside].astype(float), arguments)
+
+    return replace(_assemble(b, found), left_out=left_out)
 
 
 def _stack(items: list, width: int | None = None) -> list[np.ndarray]:
@@ -396,28 +581,21 @@ def _stack(items: list, width: int | None = None) -> list[np.ndarray]:
     return [np.asarray(column) for column in zip(*items, strict=True)]
 
 
-def _pad(arrays: list[np.ndarray]) -> np.ndarray:
-    longest = max((len(a) for a in arrays), default=0)
-    return (
-        np.stack([np.pad(a, (0, longest - len(a)), constant_values=np.nan) for a in arrays])
-        if arrays
-        else np.zeros((0, 0))
-    )
-
-
 def _arms(b: _Builder, kind: str) -> Arms:
     t = b.grid.years
     frame = b.evidence.outcomes
     columns: list[tuple] = []
     definitions: list[tuple[tuple[float, ...], tuple[float, ...]]] = []
-    members: list[list[tuple[int, float]]] = []
+    groups: list[list[tuple[int, float]]] = []
     for study_id, arm_id, definition in b.arms[kind]:
         study = b.evidence.studies[study_id]
         registry = study.design == "registry"
-        members.append([(b.cell(c, r or "placebo", study), w) for c, r, w in study.members(arm_id)])
-        event = study.events[definition] if definition else None
+        mine = members(study, arm_id, b.catalogue)
+        groups.append([(b.cell(c, r or "placebo", study), w) for c, r, w in mine])
+        endpoint, _, component = definition.partition("/")
+        event = study.events[endpoint] if endpoint else None
         counts = (
-            tuple(float(event is not None and c in event.components) for c in COMPONENTS),
+            tuple(float(event is not None and c in event.components and component in ("", c)) for c in COMPONENTS),
             tuple(float(event is not None and d == event.detection) for d in DETECTIONS),
         )
         if counts not in definitions:
@@ -435,13 +613,16 @@ def _arms(b: _Builder, kind: str) -> Arms:
                 b.effect("study_pfs", study_id) if kind == "PFS" else 0,
                 b.effect("contrast", f"{study_id}/{arm_id}/{kind}") if treated and not pooled else 0,
                 0 if registry else b.effect("study_trial", study_id),
+                b.effect("onset", mine[0][0]) - 1 if kind in ONSET_KINDS else 0,
+                b.onset_effect(study) if kind in ONSET_KINDS else 0,
+                (study.population.prior_sre_percent or 50.0) / 100.0 - 0.5,
                 b.administrative(study, t),
             )
         )
-    width = max((len(m) for m in members), default=1)
-    cell = np.zeros((len(members), width), dtype=np.int32)
-    weight = np.zeros((len(members), width))
-    for i, m in enumerate(members):
+    width = max((len(m) for m in groups), default=1)
+    cell = np.zeros((len(groups), width), dtype=np.int32)
+    weight = np.zeros((len(groups), width))
+    for i, m in enumerate(groups):
         total = sum(w for _, w in m)
         for j, (c, w) in enumerate(m):
             cell[i, j], weight[i, j] = c, w / total
@@ -449,13 +630,13 @@ def _arms(b: _Builder, kind: str) -> Arms:
     if not columns:
         empty = np.zeros(0, dtype=np.int32)
         none = np.zeros((0, len(COMPONENTS))), np.zeros((0, len(DETECTIONS)))
-        return Arms(*none, empty, cell, weight, *[empty] * 5, np.zeros((0, len(t))))
+        return Arms(*none, empty, cell, weight, *[empty] * 7, np.zeros(0), np.zeros((0, len(t))))
     counted, detection = (np.asarray(x) for x in zip(*definitions, strict=True))
-    definition, r_sre, sre, os_, pfs, contrast, dropout, admin = _stack(columns)
+    definition, r_sre, sre, os_, pfs, contrast, dropout, onset, onset_effect, prior, admin = _stack(columns)
     # effects of registries stand behind those of the trials in one vector
     return Arms(
         counted, detection, definition.astype(np.int32), cell, weight, _joined(sre, r_sre), os_.astype(np.int32), pfs,
-        contrast, dropout, admin,
+        contrast, dropout, onset.astype(np.int32), onset_effect.astype(np.int32), prior, admin,
     )  # fmt: skip
 
 
@@ -464,64 +645,61 @@ def _joined(trial: np.ndarray, registry: np.ndarray) -> np.ndarray:
     return np.where(registry > 0, -registry, trial).astype(np.int32)
 
 
-def _assemble(b: _Builder, out: Mapping, keys: Mapping, seen: Mapping, table: list[dict]) -> Packed:
-    arms = {kind: _arms(b, kind) for kind in KINDS}
-    data: dict = {}
-    if out["crude"]:
-        data["crude"] = Crude(*_stack(out["crude"]))
-    if out["split"]:
-        data["split"] = Split(*_stack(out["split"]))
-    if out["completion"]:
-        data["completion"] = Completion(*_stack(out["completion"]))
-    # medians and ratios are ordered by kind
-    order = sorted(range(len(out["median"])), key=lambda i: KINDS.index(out["median"][i][0]))
-    keys["median"][:], seen["median"][:] = [keys["median"][i] for i in order], [seen["median"][i] for i in order]
-    medians = [out["median"][i] for i in order]
-    if medians:
-        data["median"] = {
-            k: Median(*_stack([m[1:] for m in medians if m[0] == k])) for k in KINDS if any(m[0] == k for m in medians)
-        }
-    order = sorted(range(len(out["hazard_ratio"])), key=lambda i: KINDS.index(out["hazard_ratio"][i][0]))
-    keys["hazard_ratio"][:], seen["hazard_ratio"][:] = (
-        [keys["hazard_ratio"][i] for i in order],
-        [seen["hazard_ratio"][i] for i in order],
+PACKED: dict[str, type] = {
+    "crude": Crude, "split": Split, "completion": Completion, "median": Median, "landmark": Landmark, "interval": Interval,
+    "hazard_ratio": HazardRatio, "rate_ratio": RateRatio, "ratio": Ratio, "rate": Rate, "incidence": Incidence,
+    "incidence_curve": IncidenceCurve, "prevalence": Prevalence, "responder": Responder, "marker": Marker,
+}  # fmt: skip
+"""What holds the rows of each family (of each of its blocks)."""
+
+
+def _column(values: Sequence) -> np.ndarray:
+    """Stack; arrays of different length along their first axis are padded, numbers with NaN, weights with 0."""
+    arrays = [np.asarray(v) for v in values]
+    if len({a.shape for a in arrays}) == 1:
+        return np.stack(arrays)
+    longest = max(len(a) for a in arrays)
+    return np.stack(
+        [
+            np.pad(a, [(0, longest - len(a)), *[(0, 0)] * (a.ndim - 1)], constant_values=np.nan if a.ndim == 1 else 0.0)
+            for a in arrays
+        ]
     )
-    ratios = [out["hazard_ratio"][i] for i in order]
-    where = {(r["study"], r["arm"], r["endpoint"], r["family"]): r["outcome"] for r in table}
-    if ratios:
-        data["hazard_ratio"] = {}
-        for kind in KINDS:
-            block = []
-            for k, treated, reference, q, se, share, (study, versus, endpoint) in ratios:
-                if k != kind:
-                    continue
-                anchor = {f: where.get((study, versus, endpoint, f)) for f in ("crude", "median")}
-                family = "crude" if anchor["crude"] else "median" if anchor["median"] else ""
-                index = {f: keys[f].index(anchor[f]) if family == f else 0 for f in ("crude", "median")}
-                block.append(
-                    (
-                        treated,
-                        reference,
-                        q,
-                        se,
-                        share,
-                        float(family == "crude"),
-                        float(family == "median"),
-                        index["crude"],
-                        index["median"],
-                    )
-                )
-            if block:
-                data["hazard_ratio"][kind] = HazardRatio(*_stack(block))
-    if out["rate"]:
-        data["rate"] = Rate(*_stack(out["rate"]))
-    if out["incidence"]:
-        data["incidence"] = Incidence(*_stack(out["incidence"]))
-    if out["incidence_curve"]:
-        onset, effect, years, n = zip(*out["incidence_curve"], strict=True)
-        data["incidence_curve"] = IncidenceCurve(
-            np.asarray(onset), np.asarray(effect), _pad(list(years)), np.asarray(n)
-        )
+
+
+def _anchored(entries: Sequence["_Entry"], numbers: Mapping[str, Sequence["_Entry"]]) -> list[tuple]:
+    """Arguments of hazard ratios with the reference arm's own fitted total or median, if there is one."""
+    where = {
+        (e.described["study"], e.described["arm"], e.described["endpoint"], family): i
+        for family in ("crude", "median")
+        for i, e in enumerate(numbers[family])
+        if not e.described["component"]
+    }
+    out = []
+    for e in entries:
+        d = e.described
+        at = {f: where.get((d["study"], d["versus"], d["endpoint"], f)) for f in ("crude", "median")}
+        if d["component"]:
+            at = dict.fromkeys(at)
+        crude, median = at["crude"], at["median"] if at["crude"] is None else None
+        out.append((*e.arguments, float(crude is not None), float(median is not None), crude or 0, median or 0))
+    return out
+
+
+def _assemble(b: _Builder, found: Mapping[str, list["_Entry"]]) -> Packed:
+    # JAX hands a compiled function the entries of a dict in the order of their keys: so are blocks, and outcomes within a family
+    ordered = {f: sorted(e, key=lambda x: x.block) for f, e in found.items() if e}
+    data: dict = {}
+    for family, entries in ordered.items():
+        arguments = [e.arguments for e in entries]
+        if family == "hazard_ratio":
+            arguments = _anchored(entries, {f: ordered.get(f, []) for f in ("crude", "median")})
+        blocks: dict[str, list[tuple]] = {}
+        for e, a in zip(entries, arguments, strict=True):
+            blocks.setdefault(e.block, []).append(a)
+        packed = {k: PACKED[family](*map(_column, zip(*a, strict=True))) for k, a in blocks.items()}
+        data[family] = packed.get("", packed)
+    arms = {kind: _arms(b, kind) for kind in KINDS}
     coords = {dim: tuple(levels) for dim, levels in b.effects.items()}
     n_sre, n_os = (len(coords[d]) for d in ("study_sre", "study_os"))
     for kind, a in arms.items():
@@ -530,13 +708,12 @@ def _assemble(b: _Builder, out: Mapping, keys: Mapping, seen: Mapping, table: li
             sre_effect=np.where(a.sre_effect < 0, n_sre - a.sre_effect, a.sre_effect).astype(np.int32),
             death_effect=death.astype(np.int32),
         )
-    observed = {f: (_pad(v) if f == "incidence_curve" else np.asarray(v, dtype=float)) for f, v in seen.items() if v}
-    families = [f for f in FAMILIES if keys[f]]
+    table = pd.DataFrame([e.described for entries in ordered.values() for e in entries])
     return Packed(
-        cells=tuple(b.cells), grid=b.grid, arms=arms, data=data, observed=observed,
-        outcomes={f: tuple(keys[f]) for f in families},
-        weights={f: np.ones(len(keys[f])) for f in families},
+        cells=tuple(b.cells), grid=b.grid, arms=arms, arm_ids={k: tuple(a) for k, a in b.arms.items()}, data=data,
+        observed={f: _column([e.observed for e in entries]).astype(float) for f, entries in ordered.items()},
+        outcomes={f: tuple(e.outcome for e in entries) for f, entries in ordered.items()},
+        weights={f: np.ones(len(entries)) for f, entries in ordered.items()},
         coords={"cancer": CANCERS, "component": ("fracture", "radiation", "surgery", "cord_compression")} | coords,
-        table=pd.DataFrame(table).set_index("outcome").loc[[k for f in families for k in keys[f]]],
-        assumed=tuple(dict.fromkeys(b.assumed)),
+        table=table.set_index("outcome"), assumed=tuple(dict.fromkeys(b.assumed)),
     )  # fmt: skip

@@ -176,7 +176,8 @@ class Geometry:
                 packed.cells[c].cancer for a in arms for c, w in zip(table.cell[a], table.weight[a], strict=True) if w
             }
 
-        rows = [packed.data[f]["OS"] for f in ("median", "hazard_ratio") if "OS" in packed.data.get(f, {})]
+        families = ("crude", "median", "landmark", "interval", "hazard_ratio")
+        rows = [packed.data[f][k] for f in families for k in ("OS", "OS aj") if k in packed.data.get(f, {})]
         seen = [int(a) for r in rows for n in ("arm", "treated", "reference") for a in getattr(r, n, ())]
         unseen = cancers("SRE", range(len(packed.arms["SRE"].cell))) - cancers("OS", seen)
         return self._index["death_baseline"][[c in unseen for c in packed.coords["cancer"]]]

@@ -70,6 +70,7 @@ def outcome_frame(packed: Packed) -> pd.DataFrame:
                 "outcome": outcome,
                 "family": family,
                 "index": i,
+                "block": info["block"],
                 "study": info["study"],
                 "arm": info["arm"],
                 "endpoint": info["endpoint"],
@@ -82,8 +83,8 @@ def outcome_frame(packed: Packed) -> pd.DataFrame:
                     for k, c in enumerate(COMPONENTS)
                     if packed.observed[family][i, k] > 0
                 ]
-            elif family == "incidence_curve":
-                years = packed.data[family].years[i]
+            elif family in ("incidence_curve", "landmark", "interval"):
+                years = packed.column(family, "years")[i]  # pyright: ignore[reportOptionalSubscript]
                 rows += [
                     base | {"outcome": f"{outcome}/{y * 12:.0f}mo", "part": k}
                     for k, y in enumerate(years)
@@ -94,45 +95,44 @@ def outcome_frame(packed: Packed) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _size(packed: Packed, family: str, i: int) -> float:
-    r = packed.data[family]
-    return float(r.total[i]) if family == "split" else float(r.n[i]) if hasattr(r, "n") else 1.0
+def _size(packed: Packed, row: Any) -> float:
+    """Patients (events, for a split) that a count is of."""
+    names = {"split": "total", "interval": "at_risk"}
+    sizes = packed.column(row.family, names.get(row.family, "n"))
+    if sizes is None:
+        return 1.0
+    return float(sizes[row.index] if sizes.ndim == 1 else sizes[row.index, row.part])
 
 
 def _column(packed: Packed, row: Any, replicate: dict[str, np.ndarray]) -> np.ndarray:
     x = replicate[row.family][:, row.index] if row.part < 0 else replicate[row.family][:, row.index, row.part]
-    return _printed(packed, row, x)
-
-
-def _printed(packed: Packed, row: Any, x: Any) -> Any:
-    """Numbers on the printed scale: shares, months, ratios, rates."""
-    if row.family in ("crude", "completion", "incidence", "split"):
-        return x / _size(packed, row.family, row.index)
-    return np.exp(x) if row.family == "hazard_ratio" else 12.0 * x if row.family == "median" else x
+    return likelihood.as_printed(row.family, row.block, x, _size(packed, row))
 
 
 def _printed_width(packed: Packed, row: Any, observed: float) -> float:
     """Width of the 90 % interval that the printed number itself carries: its printed interval, or the binomial one."""
-    if row.family in ("crude", "completion", "incidence", "split"):
-        n = _size(packed, row.family, row.index)
+    if row.family in (*likelihood.COUNTS, "split", "interval"):
+        n = _size(packed, row)
         return 2 * 1.645 * np.sqrt(max(observed * (1 - observed), 0.5 / n) / n)
-    if row.family == "hazard_ratio":
-        blocks = packed.data["hazard_ratio"].values()
-        se = np.concatenate([np.asarray(b.se) for b in blocks])[row.index]
-        return float(observed * (np.exp(1.645 * se) - np.exp(-1.645 * se)))
-    if row.family == "median":
-        blocks = list(packed.data["median"].values())
-        low, high = (
-            np.concatenate([np.asarray(getattr(b, k)) for b in blocks])[row.index] * 12 for k in ("low", "high")
-        )
-        sd = (
-            np.log(high / low) / 3.92
-            if np.isfinite(high) and np.isfinite(low)
-            else np.log(observed / low) / 1.96
-            if np.isfinite(low)
-            else np.nan
-        )
-        return float(observed * (np.exp(1.645 * sd) - np.exp(-1.645 * sd))) if np.isfinite(sd) else np.nan
+
+    def own(name: str) -> float:
+        values = packed.column(row.family, name)
+        if values is None:
+            return np.nan
+        return float(values[row.index] if values.ndim == 1 else values[row.index, row.part])
+
+    se = own("se")
+    if np.isfinite(se):
+        value = observed if row.block.endswith("difference") else np.log(observed)
+        low, high = (likelihood.as_printed(row.family, row.block, value + s * 1.645 * se) for s in (-1, 1))
+        return float(high - low)
+    if row.family == "landmark":
+        return (own("high") - own("low")) * 1.645 / 1.96
+    if row.family in ("median", "rate"):
+        scale = 12.0 if row.family == "median" else 1.0
+        low, high = own("low") * scale, own("high") * scale
+        sd = np.log(high / low) / 3.92 if np.isfinite(high) else np.log(observed / low) / 1.96
+        return float(observed * (np.exp(1.645 * sd) - np.exp(-1.645 * sd)))
     return np.nan
 
 
@@ -145,7 +145,7 @@ def coverage(packed: Packed, posterior: dict[str, np.ndarray], prior: dict[str, 
         raw = (
             packed.observed[row.family][row.index] if row.part < 0 else packed.observed[row.family][row.index, row.part]
         )
-        observed = float(_printed(packed, row, raw))
+        observed = float(likelihood.as_printed(row.family, row.block, raw, _size(packed, row)))
         post, pre = _column(packed, row, posterior), _column(packed, row, prior)
         low, mid, high = np.nanquantile(post, [tail, 0.5, 1 - tail])
         p_low, p_high = np.nanquantile(pre, [tail, 1 - tail])

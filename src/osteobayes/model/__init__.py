@@ -1,5 +1,6 @@
-"""The joint model: priors, cycle, solver and observation models in one density, emitted to probabilistic languages."""
+"""Joins trajectories, hazards, statistics and priors into one density, and simulates studies from it."""
 
 from osteobayes.model.joint import Data, Model
+from osteobayes.model.trial import SimulatedTrial, TrialSimulator, simulate_trial
 
-__all__ = ["Data", "Model"]
+__all__ = ["Data", "Model", "SimulatedTrial", "TrialSimulator", "simulate_trial"]

@@ -1,6 +1,15 @@
-"""Joins trajectories, hazards and published numbers: what each family of outcomes expects under given parameters."""
+"""Joins observable curves and published numbers: what each statistic expects, how likely the printed number is, replicates.
 
-from collections.abc import Mapping
+A family is one statistic (`osteobayes.evidence.uses.FAMILIES`). Its rows come in blocks, by the kind of curve or the law that
+they read; within a family outcomes are in the order of the blocks.
+"""
+
+# statistics have floats for defaults and take arrays; families differ in the arguments that their functions need
+# pyright: reportArgumentType=false
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -8,134 +17,299 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from osteobayes.evidence.pack import ONSET_YEARS, Arms
+from osteobayes.evidence.pack import ONSET_KINDS, ONSET_YEARS, PERIOD_YEARS, Arms
+from osteobayes.model.curves import CURVES, Curves, component_hazards, effect_vectors, member_death
 from osteobayes.observe import (
-    alive,
     completion,
     contrast,
     crude,
     incidence,
+    landmark,
+    marker,
     median,
-    mixed_death,
-    mixed_hazard,
     observable,
-    progression,
     rate,
+    ratio,
+    recurrent,
+    response,
     split,
 )
-from osteobayes.observe.grid import cumulative
-from osteobayes.observe.hazards import CellHazards, ascertainment, sre_level
+from osteobayes.observe.distributions import binomial_log_lik
+from osteobayes.observe.hazards import CellHazards
 
-PROGRESSION_STRIDE = 2
-"""The progression law compares all pairs of times, so it runs on every second output time."""
-
-
-RHO_MEDIAN = {"SRE": contrast.RHO_MEDIAN_SRE, "OS": contrast.RHO_MEDIAN_SURVIVAL, "PFS": contrast.RHO_MEDIAN_SURVIVAL}
-
-
-class Curves(NamedTuple):
-    """One kind of curve of each arm: observable total hazard, at-risk share (no censoring), stay G."""
-
-    hazard: Float[Array, "arm time"]
-    at_risk: Float[Array, "arm time"]
-    member_hazard: Float[Array, "arm member time"]
-    member_at_risk: Float[Array, "arm member time"]
-    stay: Float[Array, "arm time"]
+RHO_MEDIAN = {"SRE": contrast.RHO_MEDIAN_SRE} | dict.fromkeys(
+    ("OS", "PFS", "bone_progression", *ONSET_KINDS), contrast.RHO_MEDIAN_SURVIVAL
+)
+Arguments = dict[str, Array]
+COUNTS = ("crude", "completion", "incidence", "prevalence", "responder")
+"""Families whose observed number is a count of patients."""
 
 
-def effect_vectors(values: Mapping[str, Array]) -> dict[str, Array]:
-    """Study effects as vectors whose entry 0 is no effect; registries stand behind trials."""
+@dataclass(frozen=True)
+class Context:
+    """What the statistics of one draw are computed from."""
 
-    def get(name: str) -> Array:
-        return jnp.atleast_1d(values[name]) if name in values else jnp.zeros(0)
+    values: Mapping[str, Array]
+    cells: CellHazards
+    data: Mapping[str, Any]
+    t: Array
 
-    zero = jnp.zeros(1)
-    return {
-        "sre": jnp.concatenate([zero, get("sre_study"), get("registry_study")]),
-        "death": jnp.concatenate([zero, get("os_study"), get("os_study_unseen")]),
-        "progression": jnp.concatenate([zero, get("pfs_study")]),
-        "registry": jnp.concatenate([zero, get("registry_study")]),
-        "contrast": jnp.concatenate([zero, get("effect_study")]),
-        "dropout": jnp.concatenate([zero, get("dropout_study")]),
-    }
+    @cached_property
+    def effects(self) -> dict[str, Array]:
+        """Study effects."""
+        return effect_vectors(self.values)
 
+    @cached_property
+    def curves(self) -> dict[str, Curves]:
+        """Curves by kind."""
+        return {
+            k: CURVES[k](a, self.cells, self.values, self.effects, self.t)
+            for k, a in self.data["arms"].items()
+            if a.cell.shape[0]
+        }
 
-def stay(arms: Arms, values: Mapping[str, Array], effects: Mapping[str, Array], t: Array) -> Float[Array, "arm time"]:
-    """G(t): no dropout yet and under administrative follow-up; registries have no dropout."""
-    dropout = jnp.where(arms.dropout > 0, values["dropout"] * jnp.exp(effects["dropout"][arms.dropout]), 0.0)
-    return arms.administrative * jnp.exp(-dropout[:, None] * t)
+    def arms(self, kind: str) -> Arms:
+        """Arms of a kind."""
+        return self.data["arms"][kind]
 
+    def components(self, arms: Array) -> tuple[Array, Array, Array, Array]:
+        """Hazards by component and of death of some SRE arms, their weights and stay."""
+        a = self.arms("SRE").at(arms)
+        hazard = component_hazards(a, self.cells, self.values, self.effects)
+        return hazard, member_death(a, self.cells, self.effects), a.weight, self.curves["SRE"].stay[arms]
 
-def counted_levels(
-    arms: Arms, cells: CellHazards, values: Mapping[str, Array], effects: Mapping[str, Array]
-) -> tuple[Float[Array, "definition component"], Float[Array, "arm member"]]:
-    """Ascertainment of the counted components by event definition, and the level of each arm member's hazards."""
-    baseline = values["sre_baseline"][cells.cancer[arms.cell]] + effects["sre"][arms.sre_effect][:, None]
-    level = sre_level(baseline, values) * jnp.exp(effects["contrast"][arms.contrast])[:, None]
-    return arms.counted * ascertainment(arms.detection, values), level
-
-
-def component_hazards(
-    arms: Arms, cells: CellHazards, values: Mapping[str, Array], effects: Mapping[str, Array]
-) -> Float[Array, "arm member component time"]:
-    """Hazards of the counted components of SRE arms after study effects and ascertainment."""
-    factor, level = counted_levels(arms, cells, values, effects)
-    return cells.sre[arms.cell] * (factor[arms.definition][:, None, :] * level[:, :, None])[..., None]
-
-
-def total_hazards(
-    arms: Arms, cells: CellHazards, values: Mapping[str, Array], effects: Mapping[str, Array]
-) -> Float[Array, "arm member time"]:
-    """Sum of :func:`component_hazards`, by way of the few distinct event definitions."""
-    factor, level = counted_levels(arms, cells, values, effects)
-    by_definition = jnp.einsum("dk,ckt->dct", factor, cells.sre)
-    return by_definition[arms.definition[:, None], arms.cell] * level[..., None]
+    def members(self, rows: Array, x: Float[Array, "cell time"]) -> tuple[Array, Array]:
+        """A cell quantity of the members of some OS arms [row, member, time], and the members' weights [row, member]."""
+        a = self.arms("OS").at(rows)
+        return x[a.cell], a.weight
 
 
-def member_death(arms: Arms, cells: CellHazards, effects: Mapping[str, Array], treated: bool = False) -> Array:
-    """Death hazard of arm members after study effects [arm, member, time]."""
-    log_effect = effects["death"][arms.death_effect]
-    if treated:
-        log_effect = log_effect + effects["contrast"][arms.contrast]
-    return cells.death[arms.cell] * jnp.exp(log_effect)[:, None, None]
+def _joined(blocks: Iterable[Arguments]) -> Arguments:
+    return jax.tree.map(lambda *x: jnp.concatenate(x), *blocks)
 
 
-def sre_curves(arms: Arms, cells: CellHazards, values, effects, t: Array) -> Curves:
-    """First skeletal event: Kaplan-Meier hazard and at-risk share (deaths censored)."""
-    total = total_hazards(arms, cells, values, effects)[:, :, None]
-    obs = jax.vmap(lambda h, d: observable(h, d, values["frailty"], t))(total, member_death(arms, cells, effects))
-    hazard, at_risk = jax.vmap(mixed_hazard)(obs, arms.weight)
-    return Curves(hazard[:, 0], at_risk, obs.hazard[:, :, 0], obs.at_risk, stay(arms, values, effects, t))
+def _crude(c: Context, rows: Mapping[str, Any]) -> Arguments:
+    blocks = []
+    for kind, r in rows.items():
+        flow = c.curves[kind].share_seen(c.arms(kind).weight)
+        blocks.append({"p": (flow[r.arm] * r.quadrature).sum(axis=1), "n": r.n})
+    return _joined(blocks)
 
 
-def death_curves(arms: Arms, cells: CellHazards, values, effects, t: Array) -> Curves:
-    """Overall survival."""
-    death = member_death(arms, cells, effects, treated=True)
-    living = jax.vmap(lambda d: alive(d, values["frailty"], t))(death)
-    hazard, at_risk = jax.vmap(mixed_death)(death, living, arms.weight)
-    return Curves(hazard, at_risk, death, living, stay(arms, values, effects, t))
+def _split(c: Context, r: Any) -> Arguments:
+    hazard, death, weight, stays = c.components(r.arm)
+    obs = jax.vmap(lambda h, d: observable(h, d, c.values["frailty"], c.t))(hazard, death)
+    first = jax.vmap(crude.first_event)(obs, weight, stays, r.quadrature)
+    return {"shares": jax.vmap(split.expected)(first), "total": r.total}
 
 
-def progression_curves(arms: Arms, cells: CellHazards, values, effects, t: Array) -> Curves:
-    """Progression-free survival: progression of the systemic burden or death."""
-    coarse = t[::PROGRESSION_STRIDE]
-    growth = cells.growth[arms.cell][..., ::PROGRESSION_STRIDE]
-    law = jax.vmap(jax.vmap(lambda y: progression.hazard(y, coarse, values["progression_heterogeneity"])[0]))
-    fine = law(growth) @ _between(t.shape[0])
-    level = jnp.exp(effects["progression"][arms.progression_effect] + effects["contrast"][arms.contrast])
-    hazard = fine * level[:, None, None] + member_death(arms, cells, effects)
-    free = jnp.exp(-cumulative(hazard, t))
-    mixed, at_risk = jax.vmap(mixed_death)(hazard, free, arms.weight)
-    return Curves(mixed, at_risk, hazard, free, stay(arms, values, effects, t))
+def _completion(c: Context, r: Any) -> Arguments:
+    a = c.arms("OS").at(r.arm)
+    dropout = jnp.exp(-c.values["dropout"] * jnp.exp(c.effects["dropout"][a.dropout]) * r.years)
+    p = jax.vmap(completion.expected)(c.curves["OS"].member_at_risk[r.arm], a.weight, dropout, r.interpolation)
+    return {"p": p, "n": r.n}
 
 
-def _between(times: int) -> Float[np.ndarray, "coarse time"]:
-    """Weights of linear interpolation from every :data:`PROGRESSION_STRIDE`-th time of a uniform grid to all."""
-    coarse = np.arange(0, times, PROGRESSION_STRIDE)
-    return np.stack([np.interp(np.arange(times), coarse, one) for one in np.eye(len(coarse))])
+def _median(c: Context, rows: Mapping[str, Any]) -> Arguments:
+    blocks = []
+    for kind, r in rows.items():
+        curves = c.curves[kind]
+        blocks.append(
+            {
+                "hazard": curves.hazard[r.arm], "y": (curves.at_risk * curves.stay)[r.arm], "n": r.n, "low": r.low,
+                "high": r.high, "reached": r.reached, "last": r.last,
+            }
+        )  # fmt: skip
+    out = _joined(blocks)
+    return out | {"t": jnp.broadcast_to(c.t, out["y"].shape)}
 
 
-CURVES = {"SRE": sre_curves, "OS": death_curves, "PFS": progression_curves}
+def _landmark(c: Context, rows: Mapping[str, Any]) -> Arguments:
+    blocks = []
+    for block, r in rows.items():
+        kind, _, estimator = block.partition(" ")
+        curves = c.curves[kind]
+        hazard, at_risk, stays = curves.hazard[r.arm], curves.at_risk[r.arm], curves.stay[r.arm]
+        if estimator == "aj":
+            hazard, y = jax.vmap(lambda h, a, g: landmark.subdistribution(h, a, g, c.t))(hazard, at_risk, stays)
+        else:
+            y = at_risk * stays
+        blocks.append({"hazard": hazard, "y": y, "n": r.n, "q": r.quadrature, "low": r.low, "high": r.high})
+    longest = max(b["q"].shape[1] for b in blocks)
+    return _joined(
+        b | {k: _longer(b[k], longest, v) for k, v in (("q", 0.0), ("low", jnp.nan), ("high", jnp.nan))} for b in blocks
+    )
+
+
+def _longer(x: Array, to: int, fill: float) -> Array:
+    """Pad the second axis."""
+    return jnp.pad(x, [(0, 0), (0, to - x.shape[1]), *[(0, 0)] * (x.ndim - 2)], constant_values=fill)
+
+
+def _interval(c: Context, rows: Mapping[str, Any]) -> Arguments:
+    blocks = []
+    for kind, r in rows.items():
+        total = jnp.einsum("rjt,rt->rj", r.quadrature, c.curves[kind].hazard[r.arm])
+        p = -jnp.expm1(-jnp.diff(total, axis=1, prepend=0.0))
+        blocks.append({"p": p, "n": r.at_risk})
+    longest = max(b["p"].shape[1] for b in blocks)
+    return _joined({k: _longer(x, longest, jnp.nan) for k, x in b.items()} for b in blocks)
+
+
+def _hazard_ratio(c: Context, rows: Mapping[str, Any], others: Mapping[str, Arguments]) -> Arguments:
+    """Cox ratios; where the reference arm's total or median is fitted too, given its residual (STATISTICS: level 1)."""
+    observed = c.data["observed"]
+    residuals = {}
+    if "crude" in others:
+        residuals["crude"] = crude.residual(observed["crude"], others["crude"]["n"], others["crude"]["p"])
+    if "median" in others:
+        residuals["median"] = median_residual(observed["median"], others["median"])
+    blocks = []
+    for kind, r in rows.items():
+        curves, weight = c.curves[kind], c.arms(kind).weight
+
+        def side(arm: Array, curves: Curves = curves) -> tuple[Array, Array]:
+            return curves.member_hazard[arm], curves.member_at_risk[arm] * curves.stay[arm][:, None]
+
+        b = jax.vmap(contrast.hazard_ratio)(
+            *side(r.treated), *side(r.reference), r.quadrature, r.allocation, weight[r.treated]
+        )
+        rho = r.has_crude * contrast.RHO_CRUDE + r.has_median * RHO_MEDIAN[kind]
+        # the reference arm's share of the contrast's variance
+        rho = jnp.clip(rho * jnp.sqrt(2.0 * r.allocation), -0.9, 0.9)
+        z = jnp.zeros_like(b)
+        for name, has, index in (("crude", r.has_crude, r.crude), ("median", r.has_median, r.median)):
+            if name in residuals:
+                z = jnp.where(has > 0, residuals[name][index], z)
+        blocks.append({"b": b, "se": r.se, "rho": rho, "z": z})
+    return _joined(blocks)
+
+
+def _rate_ratio(c: Context, rows: Mapping[str, Any]) -> Arguments:
+    blocks = []
+    for law, r in rows.items():
+
+        def side(arm: Array) -> tuple[Array, Array, Array, Array, Array]:
+            hazard, death, weight, stays = c.components(arm)
+            rates, living = jax.vmap(lambda h, d: recurrent(h, d, c.values["frailty"], c.t))(hazard, death)
+            return rates.sum(axis=2), living, weight, stays, hazard.sum(axis=2)
+
+        rate1, living1, weight1, stay1, _ = side(r.treated)
+        rate0, living0, weight0, stay0, _ = side(r.reference)
+        y1, y0 = living1 * stay1[:, None], living0 * stay0[:, None]
+        if law == "andersen_gill":
+            b = jax.vmap(contrast.hazard_ratio)(rate1, y1, rate0, y0, r.quadrature, r.allocation, weight1)
+        else:  # Poisson: events over person-time
+
+            def pooled(rates: Array, y: Array, weight: Array, r: Any = r) -> Array:
+                events = jnp.einsum("rm,rmt,rmt,rt->r", weight, rates, y, r.quadrature)
+                return jnp.log(events) - jnp.log(jnp.einsum("rm,rmt,rt->r", weight, y, r.quadrature))
+
+            b = pooled(rate1, y1, weight1) - pooled(rate0, y0, weight0)
+        blocks.append({"b": b, "se": r.se})
+    return _joined(blocks)
+
+
+def _ratio(c: Context, rows: Mapping[str, Any]) -> Arguments:
+    blocks = []
+    for block, r in rows.items():
+        kind, _, law = block.partition(" ")
+        flow = c.curves[kind].share_seen(c.arms(kind).weight)
+        p1, p0 = ((flow[arm] * r.quadrature).sum(axis=1) for arm in (r.treated, r.reference))
+        b = ratio.expected("odds_ratio" if law == "odds" else "risk_difference", p1, p0)
+        blocks.append({"b": b, "se": r.se})
+    return _joined(blocks)
+
+
+def _rate(c: Context, rows: Mapping[str, Any]) -> Arguments:
+    """Mean rates and the standard deviations of their logs; none (NaN) for the mean of the patients' own rates."""
+    theta, t = c.values["frailty"], c.t
+
+    def one(law: str, n: Array, gap: Array, *arm: Array) -> tuple[Array, Array]:
+        hazard, death, weight, stays, q = arm
+        shared = (hazard, death, theta, weight, stays, q, t)
+        if law == "count":
+            return rate.mean_count(*shared, gap=gap), rate.sd_count(n, *shared, gap=gap)
+        if law == "pooled":
+            return rate.pooled_rate(*shared, gap=gap), rate.sd_pooled(n, *shared, gap=gap)
+        if law == "period":
+            return rate.period_rate(*shared, length=PERIOD_YEARS), rate.sd_period(n, *shared, length=PERIOD_YEARS)
+        return rate.mean_rate(*shared), jnp.full_like(n, jnp.nan)
+
+    blocks = []
+    for law, r in rows.items():
+        mean, sd = jax.vmap(partial(one, law))(r.n, r.gap, *c.components(r.arm), r.quadrature)
+        blocks.append({"mean": mean, "n": r.n, "low": r.low, "high": r.high, "sd": sd})
+    return _joined(blocks)
+
+
+def _incidence(c: Context, r: Any) -> Arguments:
+    effect = c.effects["registry"][r.effect]
+    at_diagnosis = jax.nn.sigmoid(c.values["onset_at_diagnosis"][r.onset] + effect)
+    scale = jnp.exp(c.values["onset_hazard"][r.onset] + effect)
+    later = jax.vmap(
+        lambda s, d, g: incidence.metachronous_crude(s, c.values["onset_shape"], d, g, jnp.asarray(ONSET_YEARS))
+    )(scale, c.values["registry_death"][r.cancer], r.stay)
+    return {"p": jnp.where(r.metachronous > 0, later, at_diagnosis), "n": r.n}
+
+
+def _incidence_curve(c: Context, r: Any) -> Arguments:
+    effect = c.effects["registry"][r.effect]
+    p0 = jax.nn.sigmoid(c.values["onset_at_diagnosis"][r.onset] + effect)
+    scale = jnp.exp(c.values["onset_hazard"][r.onset] + effect)
+    curve = jax.vmap(lambda years, s, p: incidence.km_curve(years, s, c.values["onset_shape"], p))(r.years, scale, p0)
+    return {"curve": curve, "n": r.n, "tau": jnp.full_like(r.n, 1.0) * c.values["residual_sd"]}
+
+
+def _prevalence(c: Context, r: Any) -> Arguments:
+    return {"p": jax.nn.sigmoid(c.values["bone_share"][r.onset] + c.effects["registry"][r.effect]), "n": r.n}
+
+
+def _marker_fold(c: Context, r: Any, block: str) -> Array:
+    """Log fold of a marker in the typical patient of each row's arm at its time."""
+    fold, weight = c.members(r.arm, getattr(c.cells, block))
+    at = jnp.einsum("rmt,rt->rm", fold, r.interpolation)
+    return (weight * at).sum(axis=1) + c.effects["response"][r.effect]
+
+
+def _objective(t: Array, spread: Array, growth: Array, seen: Array, horizon: Array) -> Array:
+    """Chance of an objective response of each member of an arm."""
+    return jax.vmap(lambda y, s: response.objective(y, s, t, horizon, spread))(growth, seen)
+
+
+def _responder(c: Context, rows: Mapping[str, Any]) -> Arguments:
+    blocks = []
+    for block, r in rows.items():
+        effect = c.effects["response"][r.effect]
+        if block == "ORR":
+            growth, weight = c.members(r.arm, c.cells.growth)
+            seen = c.curves["OS"].member_at_risk[r.arm] * c.curves["OS"].stay[r.arm][:, None]
+            horizon = r.quadrature.sum(axis=1)
+            p = jax.vmap(partial(_objective, c.t, c.values["progression_heterogeneity"]))(growth, seen, horizon)
+            p = (weight * p).sum(axis=1)
+            logit = jnp.log(p + 1e-12) - jnp.log1p(-p * (1.0 - 1e-12)) + effect
+            p = jax.nn.sigmoid(logit)
+        elif block == "pain":
+            flux, weight = c.members(r.arm, c.cells.flux)
+            burden, _ = c.members(r.arm, c.cells.burden)
+            relief = -(c.values["pain_resorption_elasticity"] * flux + c.values["pain_burden_elasticity"] * burden)
+            relief = jnp.einsum("rmt,rt->rm", relief, r.interpolation)
+            p = response.pain(c.values["pain_response_logit"] + effect[:, None], 1.0, relief)
+            p = (weight * p).sum(axis=1)
+        else:
+            p = marker.responders(_marker_fold(c, r, block), c.values["marker_patient_sd"], r.fall)
+        blocks.append({"p": p, "n": r.n})
+    return _joined(blocks)
+
+
+def _marker(c: Context, rows: Mapping[str, Any]) -> Arguments:
+    return _joined(
+        {
+            "mu": _marker_fold(c, r, block), "n": r.n, "mean": r.mean,
+            "spread": c.values["marker_patient_sd"] * jnp.ones_like(r.n),
+        }
+        for block, r in rows.items()
+    )  # fmt: skip
 
 
 def quadrature_at(x: Array, t: Array) -> tuple[Array, Array]:
@@ -146,9 +320,124 @@ def quadrature_at(x: Array, t: Array) -> tuple[Array, Array]:
     return q.at[0].add(-0.5 * dt), 1.0 - jnp.abs(r)
 
 
+def _median_arguments(x: Array, a: Mapping[str, Array]) -> tuple:
+    q, p = quadrature_at(x, a["t"])
+    return a["hazard"], a["y"], a["n"], a["t"], x, q, p, a["low"], a["high"], a["reached"] > 0
+
+
+def median_residual(x: Array, a: Mapping[str, Array]) -> Array:
+    """Standardised residual of each observed median."""
+    return jax.vmap(lambda x, a: median.residual(*_median_arguments(x, a)))(x, dict(a))
+
+
+def _printed_or(printed: Array, own: Array) -> Array:
+    return jnp.where(jnp.isfinite(printed), printed, own)
+
+
+def _sd_log(low: Array, high: Array, x: Array) -> Array:
+    both = jnp.log(high / low) / 3.92
+    lower = jnp.log(x / low) / 1.96
+    return jnp.where(jnp.isfinite(both), both, jnp.where(jnp.isfinite(lower), lower, jnp.nan))
+
+
+class Family(NamedTuple):
+    """One statistic: arguments of its likelihood, log likelihood and replicate of one outcome, expected value, printed scale."""
+
+    expected: Callable[..., Arguments]
+    log_lik: Callable[[Array, Arguments], Array]
+    simulate: Callable[[Array, Arguments, Array], Array]
+    centre: Callable[[Arguments], Array]
+
+
+def _interval_log_lik(x: Array, a: Arguments) -> Array:
+    use = jnp.isfinite(x) & jnp.isfinite(a["n"])
+    events, n, p = (jnp.where(use, v, fill) for v, fill in ((x, 0.0), (a["n"], 1.0), (a["p"], 0.5)))
+    return jnp.where(use, binomial_log_lik(events, n, p), 0.0).sum()
+
+
+def _interval_draw(k: Array, a: Arguments, x: Array) -> Array:
+    use = jnp.isfinite(x)
+    drawn = crude.simulate(k, jnp.where(use, a["n"], 1.0), jnp.where(use, a["p"], 0.5))
+    return jnp.where(use, drawn, jnp.nan)
+
+
+def _landmark_draw(k: Array, a: Arguments, x: Array) -> Array:
+    size = landmark.printed_size(x, a["low"], a["high"], a["n"])
+    return landmark.simulate(k, a["hazard"], a["y"], a["n"], a["q"], size)
+
+
+def _landmark_centre(a: Arguments) -> Array:
+    centre = jax.vmap(landmark.expected)(a["hazard"], a["q"])
+    return jnp.where(a["q"].sum(axis=2) > 0, centre, jnp.nan)
+
+
+_COUNT = {
+    "log_lik": lambda x, a: crude.log_lik(x, a["n"], a["p"]),
+    "simulate": lambda k, a, x: crude.simulate(k, a["n"], a["p"]),
+    "centre": lambda a: a["p"] * a["n"],
+}
+_NORMAL = {
+    "log_lik": lambda x, a: contrast.log_lik(x, a["se"], a["b"]),
+    "simulate": lambda k, a, x: contrast.simulate(k, a["se"], a["b"]),
+    "centre": lambda a: a["b"],
+}
+FAMILY: dict[str, Family] = {
+    "crude": Family(_crude, **_COUNT),
+    "split": Family(
+        _split,
+        lambda x, a: split.log_lik(x, a["shares"]),
+        lambda k, a, x: split.simulate(k, a["total"], a["shares"]),
+        lambda a: a["shares"] * a["total"][:, None],
+    ),
+    "completion": Family(_completion, **_COUNT),
+    "median": Family(
+        _median,
+        lambda x, a: median.log_lik(*_median_arguments(x, a)),
+        lambda k, a, x: median.simulate(
+            k, a["hazard"], a["y"], a["n"], a["t"], a["last"], _sd_log(a["low"], a["high"], x)
+        )[0],
+        lambda a: jax.vmap(lambda h, t: median.expected(h, t)[0])(a["hazard"], a["t"]),
+    ),
+    "landmark": Family(
+        _landmark,
+        lambda x, a: landmark.log_lik(x, a["hazard"], a["y"], a["n"], a["q"], a["low"], a["high"]),
+        _landmark_draw,
+        _landmark_centre,
+    ),
+    "interval": Family(_interval, _interval_log_lik, _interval_draw, lambda a: a["p"] * a["n"]),
+    # given the reference arm's own number; a replicate is drawn from its marginal law
+    "hazard_ratio": Family(
+        _hazard_ratio, **_NORMAL | {"log_lik": lambda x, a: contrast.log_lik(x, a["se"], a["b"], a["z"], a["rho"])}
+    ),
+    "rate_ratio": Family(_rate_ratio, **_NORMAL),
+    "ratio": Family(_ratio, **_NORMAL),
+    "rate": Family(
+        _rate,
+        lambda x, a: rate.log_lik(x, a["n"], a["mean"], a["low"], a["high"], a["sd"]),
+        lambda k, a, x: rate.simulate(k, a["n"], a["mean"], _printed_or(_sd_log(a["low"], a["high"], x), a["sd"])),
+        lambda a: a["mean"],
+    ),
+    "incidence": Family(_incidence, **_COUNT),
+    "incidence_curve": Family(
+        _incidence_curve,
+        lambda x, a: incidence.km_log_lik(x, a["curve"], a["n"], a["tau"]),
+        lambda k, a, x: incidence.km_simulate(k, a["curve"], a["n"], a["tau"]),
+        lambda a: a["curve"],
+    ),
+    "prevalence": Family(_prevalence, **_COUNT),
+    "responder": Family(_responder, **_COUNT),
+    "marker": Family(
+        _marker,
+        lambda x, a: marker.log_lik(x, a["n"], a["mu"], a["spread"], a["mean"] > 0),
+        lambda k, a, x: marker.simulate(k, a["n"], a["mu"], a["spread"], a["mean"] > 0),
+        lambda a: 100.0 * jnp.expm1(marker.expected(a["mu"], a["spread"], a["mean"] > 0)),
+    ),
+}
+
+
 def expected(
     values: Mapping[str, Array], cells: CellHazards, data: Mapping[str, Any], t: Array
-) -> dict[str, dict[str, Array]]:
+) -> dict[str, Arguments]:
     """Arguments of each family's likelihood, one leading entry an outcome.
 
     Parameters
@@ -163,177 +452,40 @@ def expected(
     t
         Output times, years.
     """
-    arms, rows, observed = data["arms"], data["rows"], data["observed"]
-    effects = effect_vectors(values)
-    curves = {k: CURVES[k](a, cells, values, effects, t) for k, a in arms.items() if a.cell.shape[0]}
-    out: dict[str, dict[str, Array]] = {}
-    if "crude" in rows:
-        r, c = rows["crude"], curves["SRE"]
-        flow = jnp.einsum("am,amt,amt->at", arms["SRE"].weight, c.member_hazard, c.member_at_risk) * c.stay
-        p = (flow[r.arm] * r.quadrature).sum(axis=1)
-        out["crude"] = {"p": p, "n": r.n}
-    if "split" in rows:
-        r = rows["split"]
-        a = arms["SRE"].at(r.arm)
-        hazard, death = component_hazards(a, cells, values, effects), member_death(a, cells, effects)
-        obs = jax.vmap(lambda h, d: observable(h, d, values["frailty"], t))(hazard, death)
-        first = jax.vmap(crude.first_event)(obs, a.weight, curves["SRE"].stay[r.arm], r.quadrature)
-        out["split"] = {"shares": jax.vmap(split.expected)(first), "total": r.total}
-    if "completion" in rows:
-        r = rows["completion"]
-        a = arms["OS"].at(r.arm)
-        dropout = jnp.exp(-values["dropout"] * jnp.exp(effects["dropout"][a.dropout]) * r.years)
-        p = jax.vmap(completion.expected)(curves["OS"].member_at_risk[r.arm], a.weight, dropout, r.interpolation)
-        out["completion"] = {"p": p, "n": r.n}
-    if "median" in rows:
-        blocks = []
-        for kind, r in rows["median"].items():
-            c = curves[kind]
-            y = (c.at_risk * c.stay)[r.arm]
-            blocks.append(
-                {
-                    "hazard": c.hazard[r.arm],
-                    "y": y,
-                    "n": r.n,
-                    "low": r.low,
-                    "high": r.high,
-                    "reached": r.reached,
-                    "last": r.last,
-                }
-            )
-        out["median"] = jax.tree.map(lambda *x: jnp.concatenate(x), *blocks)
-        out["median"]["t"] = jnp.broadcast_to(t, out["median"]["y"].shape)
-    if "hazard_ratio" in rows:
-        blocks = []
-        residuals = {}
-        if "crude" in out:
-            residuals["crude"] = crude.residual(observed["crude"], out["crude"]["n"], out["crude"]["p"])
-        if "median" in out:
-            residuals["median"] = median_residual(observed["median"], out["median"])
-        for kind, r in rows["hazard_ratio"].items():
-            c, weight = curves[kind], arms[kind].weight
-            y1 = c.member_at_risk[r.treated] * c.stay[r.treated][:, None]
-            y0 = c.member_at_risk[r.reference] * c.stay[r.reference][:, None]
-            b = jax.vmap(lambda l1, a1, l0, a0, q, p1, w: contrast.hazard_ratio(l1, a1, l0, a0, q, p1, w))(
-                c.member_hazard[r.treated],
-                y1,
-                c.member_hazard[r.reference],
-                y0,
-                r.quadrature,
-                r.allocation,
-                weight[r.treated],
-            )
-            z = jnp.zeros_like(b)
-            rho = r.has_crude * contrast.RHO_CRUDE + r.has_median * RHO_MEDIAN[kind]
-            if "crude" in out:
-                z = jnp.where(r.has_crude > 0, residuals["crude"][r.crude], z)
-            if "median" in out:
-                z = jnp.where(r.has_median > 0, residuals["median"][r.median], z)
-            rho = jnp.clip(
-                rho * jnp.sqrt(2.0 * r.allocation), -0.9, 0.9
-            )  # the reference arm's share of the contrast's variance
-            blocks.append({"b": b, "se": r.se, "rho": rho, "z": z})
-        out["hazard_ratio"] = jax.tree.map(lambda *x: jnp.concatenate(x), *blocks)
-    if "rate" in rows:
-        r = rows["rate"]
-        a = arms["SRE"].at(r.arm)
-        hazard, death = component_hazards(a, cells, values, effects), member_death(a, cells, effects)
-        mean = jax.vmap(lambda h, d, w, g, q: rate.mean_rate(h, d, values["frailty"], w, g, q, t))(
-            hazard, death, a.weight, curves["SRE"].stay[r.arm], r.quadrature
-        )
-        out["rate"] = {"mean": mean, "n": r.n, "low": r.low, "high": r.high}
-    if "incidence" in rows:
-        r = rows["incidence"]
-        effect = effects["registry"][r.effect]
-        at_diagnosis = jax.nn.sigmoid(values["onset_at_diagnosis"][r.onset] + effect)
-        scale = jnp.exp(values["onset_hazard"][r.onset] + effect)
-        later = jax.vmap(
-            lambda s, d, g: incidence.metachronous_crude(s, values["onset_shape"], d, g, jnp.asarray(ONSET_YEARS))
-        )(scale, values["registry_death"][r.cancer], r.stay)
-        out["incidence"] = {"p": jnp.where(r.metachronous > 0, later, at_diagnosis), "n": r.n}
-    if "incidence_curve" in rows:
-        r = rows["incidence_curve"]
-        effect = effects["registry"][r.effect]
-        p0 = jax.nn.sigmoid(values["onset_at_diagnosis"][r.onset] + effect)
-        scale = jnp.exp(values["onset_hazard"][r.onset] + effect)
-        curve = jax.vmap(lambda years, s, p: incidence.km_curve(years, s, values["onset_shape"], p))(r.years, scale, p0)
-        out["incidence_curve"] = {"curve": curve, "n": r.n, "tau": jnp.full_like(r.n, 1.0) * values["residual_sd"]}
+    context = Context(values, cells, data, t)
+    out: dict[str, Arguments] = {}
+    for family, f in FAMILY.items():
+        if family in data["rows"]:
+            others = (out,) if family == "hazard_ratio" else ()
+            out[family] = f.expected(context, data["rows"][family], *others)
     return out
-
-
-def _median_arguments(x: Array, a: Mapping[str, Array]) -> tuple:
-    q, p = quadrature_at(x, a["t"])
-    return a["hazard"], a["y"], a["n"], a["t"], x, q, p, a["low"], a["high"], a["reached"] > 0
-
-
-def median_residual(x: Array, a: Mapping[str, Array]) -> Array:
-    """Standardised residual of each observed median."""
-    return jax.vmap(lambda x, a: median.residual(*_median_arguments(x, a)))(x, dict(a))
-
-
-def _sd_log(low: Array, high: Array, x: Array) -> Array:
-    both = jnp.log(high / low) / 3.92
-    lower = jnp.log(x / low) / 1.96
-    return jnp.where(jnp.isfinite(both), both, jnp.where(jnp.isfinite(lower), lower, jnp.nan))
 
 
 def log_lik(family: str, observed: Array, a: Mapping[str, Array]) -> Float[Array, " outcome"]:
     """Log likelihood of each outcome of a family."""
-    if family in ("crude", "completion", "incidence"):
-        return jax.vmap(crude.log_lik)(observed, a["n"], a["p"])
-    if family == "split":
-        return jax.vmap(split.log_lik)(observed, a["shares"])
-    if family == "median":
-        return jax.vmap(lambda x, a: median.log_lik(*_median_arguments(x, a)))(observed, dict(a))
-    if family == "hazard_ratio":
-        return jax.vmap(contrast.log_lik)(observed, a["se"], a["b"], a["z"], a["rho"])  # pyright: ignore[reportArgumentType]
-    if family == "rate":
-        return jax.vmap(rate.log_lik)(observed, a["n"], a["mean"], a["low"], a["high"])  # pyright: ignore[reportArgumentType]
-    if family == "incidence_curve":
-        return jax.vmap(incidence.km_log_lik)(observed, a["curve"], a["n"], a["tau"])  # pyright: ignore[reportArgumentType]
-    raise ValueError(f"unknown family `{family}`")
+    return jax.vmap(FAMILY[family].log_lik)(observed, dict(a))
 
 
 def simulate(family: str, key: Array, a: Mapping[str, Array], observed: Array) -> Array:
     """Replicate of each observed number of a family (same shape as ``observed``).
 
-    A hazard ratio is drawn from its marginal law; whether a printed interval exists is part of the design and stays.
+    Whether a printed interval exists is part of the design and stays.
     """
     keys = jax.random.split(key, observed.shape[0])
-    if family in ("crude", "completion", "incidence"):
-        return jax.vmap(crude.simulate)(keys, a["n"], a["p"])
-    if family == "split":
-        return jax.vmap(split.simulate)(keys, a["total"], a["shares"])
-    if family == "median":
-        sd = _sd_log(a["low"], a["high"], observed)
-        draw = jax.vmap(lambda k, a, s: median.simulate(k, a["hazard"], a["y"], a["n"], a["t"], a["last"], s)[0])
-        return draw(keys, dict(a), sd)
-    if family == "hazard_ratio":
-        return jax.vmap(contrast.simulate)(keys, a["se"], a["b"])
-    if family == "rate":
-        return jax.vmap(rate.simulate)(keys, a["n"], a["mean"])
-    if family == "incidence_curve":
-        return jax.vmap(incidence.km_simulate)(keys, a["curve"], a["n"], a["tau"])  # pyright: ignore[reportArgumentType]
-    raise ValueError(f"unknown family `{family}`")
+    return jax.vmap(FAMILY[family].simulate)(keys, dict(a), observed)
 
 
 def centre(family: str, a: Mapping[str, Array]) -> Array:
     """Expected value of each outcome on the scale of the observed numbers."""
-    if family in ("crude", "completion", "incidence"):
-        return a["p"] * a["n"]
-    if family == "split":
-        return a["shares"] * a["total"][:, None]
-    if family == "median":
-        return jax.vmap(lambda h, t: median.expected(h, t)[0])(a["hazard"], a["t"])
-    return {"hazard_ratio": lambda: a["b"], "rate": lambda: a["mean"], "incidence_curve": lambda: a["curve"]}[family]()
+    return FAMILY[family].centre(dict(a))
 
 
-def as_printed(family: str, value: np.ndarray, n: np.ndarray | None = None) -> np.ndarray:
-    """Observed or replicated numbers on the printed scale: shares, months, ratios, rates."""
-    if family in ("crude", "completion", "incidence"):
+def as_printed(family: str, block: str, value: np.ndarray, n: np.ndarray | float = 1.0) -> np.ndarray:
+    """Observed or replicated numbers on the printed scale: shares, months, ratios, rates, per cent."""
+    if family in (*COUNTS, "split", "interval"):
         return value / n
-    if family == "split":
-        return value / n[..., None]  # pyright: ignore[reportOptionalSubscript]
     if family == "median":
         return value * 12.0
-    return np.exp(value) if family == "hazard_ratio" else value
+    if family in ("hazard_ratio", "rate_ratio") or (family == "ratio" and block.endswith("odds")):
+        return np.exp(value)
+    return value

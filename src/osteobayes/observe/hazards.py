@@ -19,12 +19,18 @@ class CellHazards(NamedTuple):
     """Hazards of each cell before baselines and study effects, and its systemic growth.
 
     ``sre`` has one row a component of :data:`osteobayes.schema.COMPONENTS`, clinically detected, relative to the baseline of
-    the cell's cancer (:func:`sre_level`); ``death`` is in 1/year.
+    the cell's cancer (:func:`sre_level`); ``death`` is in 1/year. ``growth`` (systemic), ``burden`` (lesion), ``flux``
+    (resorption of the lesion), ``skeleton_flux`` and the markers of resorption and formation are logs relative to entry.
     """
 
     sre: Float[Array, "cell component time"]
     death: Float[Array, "cell time"]
     growth: Float[Array, "cell time"]
+    burden: Float[Array, "cell time"]
+    flux: Float[Array, "cell time"]
+    skeleton_flux: Float[Array, "cell time"]
+    resorption: Float[Array, "cell time"]
+    formation: Float[Array, "cell time"]
     cancer: Int[Array, " cell"]
 
 
@@ -96,7 +102,27 @@ def cell_hazards(
     bone = jnp.exp(p["death_burden_elasticity"] * log_burden + p["death_resorption_elasticity"] * log_flux)
     systemic = jnp.exp(p["death_systemic_elasticity"] * jnp.log(systemic_burden(path.growth, W0) / W0))
     death = jnp.exp(p["death_baseline"][cancer]) * (omega * bone + (1.0 - omega) * systemic)
-    return CellHazards(jnp.moveaxis(sre, (0, 1, 2), (1, 2, 0)), death.T, path.growth.T, cancer)
+    log_skeleton = jnp.log(path.skeleton_flux / path.skeleton_flux[0])
+    return CellHazards(
+        jnp.moveaxis(sre, (0, 1, 2), (1, 2, 0)), death.T, path.growth.T, log_burden.T, log_flux.T, log_skeleton.T,
+        marker(path.flux, path.skeleton_flux, p["marker_lesion_share"]).T,
+        marker(path.osteoblasts, path.skeleton_osteoblasts, p["marker_lesion_share"]).T, cancer,
+    )  # fmt: skip
+
+
+def marker(
+    lesion: Float[Array, "time cell"], skeleton: Float[Array, "time cell"], share: Float[Array, ""]
+) -> Float[Array, "time cell"]:
+    """Log fold of a bone marker from entry: a share of it comes from lesions, the rest from the systemic skeleton.
+
+    Parameters
+    ----------
+    lesion, skeleton
+        Resorption flux (urinary N-telopeptide, serum CTX) or osteoblasts (ALP, BSAP, P1NP) of both.
+    share
+        Share of the marker at entry that comes from lesions.
+    """
+    return jnp.log(share * lesion / lesion[0] + (1.0 - share) * skeleton / skeleton[0])
 
 
 REFERENCE_YEARS = 0.5

@@ -12,6 +12,7 @@ from osteobayes.observe.distributions import binomial_draw, binomial_log_lik, no
 
 __all__ = [
     "at_diagnosis",
+    "at_diagnosis_from_share",
     "crude_log_lik",
     "crude_simulate",
     "km_curve",
@@ -20,9 +21,11 @@ __all__ = [
     "km_simulate",
     "metachronous_crude",
     "onset",
+    "prevalence_among_metastatic",
 ]
 
 _TINY = 1e-12
+_NEAR = 1e-4
 
 
 def onset(t: Float[Array, "..."], scale, shape) -> Float[Array, "..."]:
@@ -37,6 +40,40 @@ def at_diagnosis(
     """Probability of bone metastasis at diagnosis: p0, or its mean over stages with ``weights``."""
     probability = jnp.atleast_1d(probability)
     return jnp.mean(probability) if weights is None else jnp.sum(weights * probability)
+
+
+def at_diagnosis_from_share(logit_share, p_metastatic) -> Float[Array, "..."]:
+    """Probability of bone metastasis at diagnosis, ``p0 = logistic(logit_share) P(M1)``, among all patients.
+
+    The parameterisation to use where both denominators occur ("of all at diagnosis" and "of those metastatic at
+    diagnosis"): the *share* with bone metastasis among the metastatic is the free parameter (a logit) and p0 is derived.
+    p0 is then below P(M1) for any parameters, smoothly, and the printed prevalence among the metastatic is the share itself
+    (`crude_log_lik` with ``logistic(logit_share)``).
+    """
+    return jax.nn.sigmoid(logit_share) * p_metastatic
+
+
+def prevalence_among_metastatic(p0, p_metastatic) -> Float[Array, "..."]:
+    """Bone metastasis among those metastatic at diagnosis, ``p0/P(M1)``, kept below 1.
+
+    For models whose free parameter is p0 itself; prefer `at_diagnosis_from_share`.
+
+    Parameters
+    ----------
+    p0 : scalar
+        Probability of bone metastasis at diagnosis among all patients.
+    p_metastatic : scalar
+        P(M1), > 0, of the same patients.
+
+    Notes
+    -----
+    Where the rest ``1 - p0/P(M1)`` is below e = 1e-4 (a p0 above P(M1), which is impossible, included) it goes on as
+    ``e^2/(2 e - rest)``: positive, falling and differentiable, so that the likelihood pushes back instead of standing
+    still as it would if clipped.
+    """
+    rest = 1.0 - p0 / p_metastatic
+    near = rest < _NEAR
+    return 1.0 - jnp.where(near, _NEAR**2 / (2 * _NEAR - jnp.where(near, rest, 0.0)), rest)
 
 
 def metachronous_crude(scale, shape, death, stay: Float[Array, " time"], t: Float[Array, " time"]) -> Float[Array, ""]:

@@ -139,7 +139,7 @@ def log_lik_reached(
     -----
     V is Greenwood's variance in its continuous form. Numerical guards: V counts at least half an uncensored patient
     (``n y >= 0.5 exp(-Lam)``) and Lam is followed to 15 (S = 3e-7). Checked on simulated trials:
-    tests/statistical/test_observe_simulated_patients.py.
+    tests/statistical/test_scenarios.py, and small ones in test_observe_simulated_patients.py.
     """
     return _reached(lam, y, n, t, x, q_x, p_x, low, high)[0]
 
@@ -163,7 +163,9 @@ def log_lik_not_reached(
     Not reached by x means not reached at any earlier s, hence the largest z and not the last. The curve also ends where
     fewer than about 2 patients are expected at risk, and V stops growing below 3 (ramps one patient wide in n y, so
     that the end moves smoothly with the parameters). These two numbers were chosen on 12 simulated designs (n = 27 to
-    600, P = 0 to 0.49), which the formula then meets within 0.045: see tests/statistical.
+    600, P = 0 to 0.49) and checked on 66 other arms (mixtures, crossing and rising hazards, P = 0 to 1): rms error 0.012,
+    worst 0.052, for a probability near a half whose curve ends in staggered entry to the last day (n = 600: 0.375 for
+    0.428; n = 214: 0.462 for 0.502; n = 27: 0.392 for 0.345). tests/statistical/test_scenarios.py.
     """
     return _not_reached(lam, y, n, t, x, p_x)
 

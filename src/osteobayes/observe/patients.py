@@ -102,6 +102,7 @@ def draw(
     horizon: float = np.inf,
     accrual: float = 0.0,
     shared: bool = False,
+    administrative: Float[np.ndarray, " patient"] | None = None,
 ) -> Patients:
     """Draw an arm.
 
@@ -123,10 +124,14 @@ def draw(
         End of follow-up after the first entry and duration of (uniform) entry, years.
     shared
         Whether U multiplies death too.
+    administrative
+        End of each patient's administrative follow-up instead of ``horizon`` and ``accrual``, years.
     """
     member = rng.choice(len(weights), size=n, p=np.asarray(weights) / np.sum(weights))
     u = rng.gamma(1.0 / frailty, frailty, n) if frailty > 0 else np.ones(n)
-    administrative = np.minimum(horizon - accrual * rng.uniform(size=n), t[-1])
+    if administrative is None:
+        administrative = horizon - accrual * rng.uniform(size=n)
+    administrative = np.minimum(administrative, t[-1])
     leaves = rng.exponential(1.0 / dropout, n) if dropout > 0 else np.full(n, np.inf)
     dies = np.full(n, np.inf)
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.scipy.special import log_ndtr
 from jaxtyping import Array, Float
 
-__all__ = ["LOG_GROWTH", "hazard", "threshold"]
+__all__ = ["LOG_GROWTH", "hazard", "rate_of", "threshold"]
 
 LOG_GROWTH = 0.5481214085096876
 """ln 1.73: 20 % more diameter, of a sphere, is 73 % more volume (1.2^3 = 1.728)."""
@@ -87,7 +87,11 @@ def hazard(
     score = jnp.maximum(score, -_FAR)
     total = -log_ndtr(-score)
     total = jnp.where(t > 0, total, 0.0)
-    inner = (total[2:] - total[:-2]) / (t[2:] - t[:-2])
+    return jnp.maximum(rate_of(total, t), 0.0), total
+
+
+def rate_of(total: Float[Array, "... time"], t: Float[Array, " time"]) -> Float[Array, "... time"]:
+    """Hazard (1/year) whose trapezoid over the whole grid is the cumulative hazard ``total``: central differences."""
+    inner = (total[..., 2:] - total[..., :-2]) / (t[2:] - t[:-2])
     ends = jnp.diff(total) / jnp.diff(t)
-    rate = jnp.concatenate([ends[:1], inner, ends[-1:]])
-    return jnp.maximum(rate, 0.0), total
+    return jnp.concatenate([ends[..., :1], inner, ends[..., -1:]], axis=-1)

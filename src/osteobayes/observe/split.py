@@ -1,4 +1,4 @@
-"""Which component came first: the multinomial split of the first events, given their total.
+"""Which component came first (or which components all events were): the multinomial split, given the total.
 
 A multinomial over (components, none) factorises into a binomial total and this split, so a split may always stand
 beside one total of the same arm.
@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from osteobayes.observe.distributions import binomial_draw
 
-__all__ = ["expected", "log_lik", "simulate"]
+__all__ = ["expected", "log_lik", "shares_of_all", "simulate"]
 
 _TINY = 1e-12
 
@@ -21,13 +21,35 @@ def expected(first: Float[Array, " component"]) -> Float[Array, " component"]:
     return first / (jnp.sum(first) + 1e-30)
 
 
+def shares_of_all(events: Float[Array, " component"]) -> Float[Array, " component"]:
+    """Shares of the components among *all* events, recurrent ones included.
+
+    Parameters
+    ----------
+    events : array [K]
+        Mean numbers by component, ``sum_m w_m int r_k L_R G dt`` (`osteobayes.observe.rate.component_counts`).
+
+    Returns
+    -------
+    array [K]
+        ``events_k / sum events``; zeros if there are none. The ratio of the means, as printed tables pool patients.
+
+    Notes
+    -----
+    They differ from the shares of first events (`expected`) where a component's share changes with time, or under
+    frailty. A patient's events have independent components given their times, so that the split of a given total is
+    multinomial as long as the shares are the same for all members and times; a mixture adds a little.
+    """
+    return expected(events)
+
+
 def log_lik(counts: Float[Array, " component"], shares: Float[Array, " component"]) -> Float[Array, ""]:
     """Multinomial log likelihood of the split with its constants.
 
     Parameters
     ----------
     counts : array [K]
-        First events by component (may be fractional); NaN or 0 where the component was not counted.
+        First (or all) events by component (may be fractional); NaN or 0 where the component was not counted.
     shares : array [K]
         `expected` shares, or the probabilities of `osteobayes.observe.crude.first_event` (they are normalised here).
         A component that was not counted has share 0; its count must be 0 and it adds neither value nor gradient. A

@@ -140,6 +140,15 @@ class EventDefinition(_Model):
         return self
 
 
+class ResponseDefinition(_Model):
+    """What a study counted as the response of a bone marker."""
+
+    fall_percent: Annotated[float, Field(ge=0, lt=100, allow_inf_nan=False)] = Field(
+        description="Least fall from entry, percent; 0: any fall."
+    )
+    note: Text | None = None
+
+
 class Source(_Model):
     """A public text in which numbers were read."""
 
@@ -240,6 +249,7 @@ class Study(_Model):
     population: Population = Population()
     follow_up: FollowUp
     events: dict[str, EventDefinition] = Field(default={}, description="Event definitions by endpoint name.")
+    responses: dict[str, ResponseDefinition] = Field(default={}, description="Responses of markers by endpoint name.")
     arms: Annotated[list[Arm], Field(min_length=1)]
     curves: list[Curve] = Field(default=[], description="Curves and individual times in the folder km/.")
     facts: list[StudyFact] = Field(default=[], description="Printed facts of design and population.")

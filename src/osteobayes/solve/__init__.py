@@ -1,7 +1,17 @@
 """The only room that knows an ODE solver: ``cells`` solves all cells, ``stepper`` is the default method, ``adaptive`` is diffrax."""
 
 from osteobayes.solve.adaptive import Solution, integrate
-from osteobayes.solve.cells import NOT_FINITE, NOT_POSITIVE, OK, STATUS, Trajectories, failures, states, trajectories
+from osteobayes.solve.cells import (
+    NOT_FINITE,
+    NOT_POSITIVE,
+    OK,
+    STATUS,
+    Trajectories,
+    at_entry,
+    failures,
+    states,
+    trajectories,
+)
 from osteobayes.solve.courses import CURVES, courses
 
 __all__ = [
@@ -12,6 +22,7 @@ __all__ = [
     "STATUS",
     "Solution",
     "Trajectories",
+    "at_entry",
     "courses",
     "failures",
     "integrate",

@@ -58,6 +58,17 @@ class Solved(NamedTuple):
     columns: Columns
 
 
+def at_entry(values: Mapping[str, Array], potencies: Sequence[str], arrays: CellArrays, full: bool = False) -> Solved:
+    """What :func:`states` starts from: the state of every column at entry, and what the equations need."""
+    drug = {n: values[n] for n in potencies[1:]}
+    columns, cancer = columns_of(arrays)
+    p = {k: (v[cancer] if jnp.ndim(v) == 1 else jnp.full(cancer.shape, v)) for k, v in values.items() if k not in drug}
+    coefficient = coefficients(drug, potencies, arrays.drugs)
+    acting = actions({k: d.entry for k, d in arrays.drugs.items()}, coefficient)
+    state, reference = entry_state(p, acting, columns, full)
+    return Solved(state, p, coefficient, reference, columns)
+
+
 def states(
     values: Mapping[str, Array],
     potencies: Sequence[str],
@@ -68,13 +79,7 @@ def states(
     full: bool = False,
 ) -> Solved:
     """States of all columns (lesions, then skeletons), time first; arguments as of :func:`trajectories`."""
-    drug = {n: values[n] for n in potencies[1:]}
-    columns, cancer = columns_of(arrays)
-    p = {k: (v[cancer] if jnp.ndim(v) == 1 else jnp.full(cancer.shape, v)) for k, v in values.items() if k not in drug}
-    coefficient = coefficients(drug, potencies, arrays.drugs)
-    state, reference = entry_state(
-        p, actions({k: d.entry for k, d in arrays.drugs.items()}, coefficient), columns, full
-    )
+    state, p, coefficient, reference, columns = at_entry(values, potencies, arrays, full)
     exposure = {k: d.exposure for k, d in arrays.drugs.items()}
 
     def act(exposure: Mapping[str, Array]) -> dict[str, Array]:

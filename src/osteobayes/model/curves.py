@@ -1,0 +1,181 @@
+"""From hazards of cells to the observable curves of arms: study effects, ascertainment, mixtures, follow-up."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from osteobayes.evidence.pack import Arms
+from osteobayes.observe import alive, incidence, mixed_death, mixed_hazard, observable, progression
+from osteobayes.observe.grid import cumulative
+from osteobayes.observe.hazards import CellHazards, ascertainment, sre_level
+
+PROGRESSION_STRIDE = 2
+"""The progression law compares all pairs of times, so it runs on every second output time."""
+
+
+class Curves(NamedTuple):
+    """One kind of curve of each arm: observable total hazard, at-risk share (no censoring), stay G."""
+
+    hazard: Float[Array, "arm time"]
+    at_risk: Float[Array, "arm time"]
+    member_hazard: Float[Array, "arm member time"]
+    member_at_risk: Float[Array, "arm member time"]
+    stay: Float[Array, "arm time"]
+
+    def share_seen(self, weight: Float[Array, "arm member"]) -> Float[Array, "arm time"]:
+        """Density (1/year) of events that are seen, of all patients at entry."""
+        return jnp.einsum("am,amt,amt->at", weight, self.member_hazard, self.member_at_risk) * self.stay
+
+
+def effect_vectors(values: Mapping[str, Array]) -> dict[str, Array]:
+    """Study effects as vectors whose entry 0 is no effect; registries stand behind trials."""
+
+    def get(name: str) -> Array:
+        return jnp.atleast_1d(values[name]) if name in values else jnp.zeros(0)
+
+    zero = jnp.zeros(1)
+    return {
+        "sre": jnp.concatenate([zero, get("sre_study"), get("registry_study")]),
+        "death": jnp.concatenate([zero, get("os_study"), get("os_study_unseen")]),
+        "progression": jnp.concatenate([zero, get("pfs_study")]),
+        "registry": jnp.concatenate([zero, get("registry_study")]),
+        "response": jnp.concatenate([zero, get("response_study")]),
+        "contrast": jnp.concatenate([zero, get("effect_study")]),
+        "dropout": jnp.concatenate([zero, get("dropout_study")]),
+    }
+
+
+def stay(arms: Arms, values: Mapping[str, Array], effects: Mapping[str, Array], t: Array) -> Float[Array, "arm time"]:
+    """G(t): no dropout yet and under administrative follow-up; registries have no dropout."""
+    dropout = jnp.where(arms.dropout > 0, values["dropout"] * jnp.exp(effects["dropout"][arms.dropout]), 0.0)
+    return arms.administrative * jnp.exp(-dropout[:, None] * t)
+
+
+def counted_levels(
+    arms: Arms, cells: CellHazards, values: Mapping[str, Array], effects: Mapping[str, Array]
+) -> tuple[Float[Array, "definition component"], Float[Array, "arm member"]]:
+    """Ascertainment of the counted components by event definition, and the level of each arm member's hazards."""
+    study = effects["sre"][arms.sre_effect] + values["prior_event_effect"] * arms.prior_event
+    baseline = values["sre_baseline"][cells.cancer[arms.cell]] + study[:, None]
+    level = sre_level(baseline, values) * jnp.exp(effects["contrast"][arms.contrast])[:, None]
+    return arms.counted * ascertainment(arms.detection, values), level
+
+
+def component_hazards(
+    arms: Arms, cells: CellHazards, values: Mapping[str, Array], effects: Mapping[str, Array]
+) -> Float[Array, "arm member component time"]:
+    """Hazards of the counted components of SRE arms after study effects and ascertainment."""
+    factor, level = counted_levels(arms, cells, values, effects)
+    return cells.sre[arms.cell] * (factor[arms.definition][:, None, :] * level[:, :, None])[..., None]
+
+
+def total_hazards(
+    arms: Arms, cells: CellHazards, values: Mapping[str, Array], effects: Mapping[str, Array]
+) -> Float[Array, "arm member time"]:
+    """Sum of :func:`component_hazards`, by way of the few distinct event definitions."""
+    factor, level = counted_levels(arms, cells, values, effects)
+    by_definition = jnp.einsum("dk,ckt->dct", factor, cells.sre)
+    return by_definition[arms.definition[:, None], arms.cell] * level[..., None]
+
+
+def member_death(arms: Arms, cells: CellHazards, effects: Mapping[str, Array], treated: bool = False) -> Array:
+    """Death hazard of arm members after study effects [arm, member, time]."""
+    log_effect = effects["death"][arms.death_effect]
+    if treated:
+        log_effect = log_effect + effects["contrast"][arms.contrast]
+    return cells.death[arms.cell] * jnp.exp(log_effect)[:, None, None]
+
+
+def sre_curves(arms: Arms, cells: CellHazards, values, effects, t: Array) -> Curves:
+    """First skeletal event: Kaplan-Meier hazard and at-risk share (deaths censored)."""
+    total = total_hazards(arms, cells, values, effects)[:, :, None]
+    obs = jax.vmap(lambda h, d: observable(h, d, values["frailty"], t))(total, member_death(arms, cells, effects))
+    hazard, at_risk = jax.vmap(mixed_hazard)(obs, arms.weight)
+    return Curves(hazard[:, 0], at_risk, obs.hazard[:, :, 0], obs.at_risk, stay(arms, values, effects, t))
+
+
+def death_curves(arms: Arms, cells: CellHazards, values, effects, t: Array) -> Curves:
+    """Overall survival."""
+    death = member_death(arms, cells, effects, treated=True)
+    living = jax.vmap(lambda d: alive(d, values["frailty"], t))(death)
+    hazard, at_risk = jax.vmap(mixed_death)(death, living, arms.weight)
+    return Curves(hazard, at_risk, death, living, stay(arms, values, effects, t))
+
+
+def _outgrown(growth: Float[Array, "arm member time"], values, t: Array) -> Float[Array, "arm member time"]:
+    """Hazard of progression of a burden whose log is ``growth`` in the arm's typical patient."""
+    coarse = t[::PROGRESSION_STRIDE]
+    law = jax.vmap(jax.vmap(lambda y: progression.hazard(y, coarse, values["progression_heterogeneity"])[0]))
+    return law(growth[..., ::PROGRESSION_STRIDE]) @ _between(t.shape[0])
+
+
+def _progression(growth: Array, arms: Arms, cells: CellHazards, values, effects, t: Array) -> tuple[Array, Array]:
+    level = jnp.exp(effects["progression"][arms.progression_effect] + effects["contrast"][arms.contrast])
+    return _outgrown(growth[arms.cell], values, t) * level[:, None, None], member_death(arms, cells, effects)
+
+
+def systemic_progression(arms: Arms, cells: CellHazards, values, effects, t: Array) -> tuple[Array, Array]:
+    """Hazards of progression of the systemic burden and of death [arm, member, time]."""
+    return _progression(cells.growth, arms, cells, values, effects, t)
+
+
+def bone_progression(arms: Arms, cells: CellHazards, values, effects, t: Array) -> tuple[Array, Array]:
+    """Hazards of progression of the burden of the lesions and of death [arm, member, time]."""
+    return _progression(cells.burden, arms, cells, values, effects, t)
+
+
+def onset(arms: Arms, cells: CellHazards, values, effects, t: Array) -> tuple[Array, Array]:
+    """Hazards of bone metastasis and of death among patients who have none [arm, member, time].
+
+    Onset follows the analytic law of `observe.incidence` times the resorption of healthy bone to the power
+    ``onset_elasticity``: integrated between the grid times, because the law is infinite at 0, and turned back into a hazard
+    whose trapezoid is that integral.
+    """
+    scale = jnp.exp(values["onset_hazard"][arms.onset] + effects["registry"][arms.onset_effect])
+    scale = scale * jnp.exp(effects["contrast"][arms.contrast])
+    law = jax.vmap(lambda a: jnp.diff(incidence.onset(t, a, values["onset_shape"])))(scale)
+    fold = jnp.exp(values["onset_elasticity"] * cells.skeleton_flux[arms.cell])
+    pieces = law[:, None, :] * 0.5 * (fold[..., 1:] + fold[..., :-1])
+    total = jnp.concatenate([jnp.zeros_like(fold[..., :1]), jnp.cumsum(pieces, axis=-1)], axis=-1)
+    death = values["registry_death"][cells.cancer[arms.cell]][..., None] * jnp.ones_like(fold)
+    return progression.rate_of(total, t), death
+
+
+EVENTS: dict[str, Callable[..., tuple[Array, Array]]] = {
+    "PFS": systemic_progression,
+    "bone_progression": bone_progression,
+    "bone_metastasis": onset,
+    "BMFS": onset,
+}
+"""Hazards of the event and of death, by kind of curve."""
+DEATH_COUNTS = ("PFS", "BMFS")
+"""Kinds of which death is an event; of the others it is a competitor."""
+
+
+def event_curves(kind: str, arms: Arms, cells: CellHazards, values, effects, t: Array) -> Curves:
+    """Curves of an event that happens once; death counts (`DEATH_COUNTS`) or competes."""
+    event, death = EVENTS[kind](arms, cells, values, effects, t)
+    free = jnp.exp(-cumulative(event + death, t))
+    if kind in DEATH_COUNTS:
+        event = event + death
+    mixed, at_risk = jax.vmap(mixed_death)(event, free, arms.weight)
+    return Curves(mixed, at_risk, event, free, stay(arms, values, effects, t))
+
+
+def _between(times: int) -> Float[np.ndarray, "coarse time"]:
+    """Weights of linear interpolation from every :data:`PROGRESSION_STRIDE`-th time of a uniform grid to all."""
+    coarse = np.arange(0, times, PROGRESSION_STRIDE)
+    return np.stack([np.interp(np.arange(times), coarse, one) for one in np.eye(len(coarse))])
+
+
+CURVES: dict[str, Callable[..., Curves]] = {
+    "SRE": sre_curves,
+    "OS": death_curves,
+    **{kind: partial(event_curves, kind) for kind in EVENTS},
+}
+"""Curves of arms by kind."""
