@@ -12,8 +12,8 @@ from osteobayes import paths
 from osteobayes.cycle.therapy import shipped_catalogue
 from osteobayes.errors import EvidenceError, OsteobayesError, RegimenError
 from osteobayes.evidence import Evidence, network, summary, validate
-from osteobayes.evidence.uses import FAMILIES
 from osteobayes.evidence.template import write_template
+from osteobayes.evidence.uses import FAMILIES
 from osteobayes.schema import OUTCOME_COLUMNS
 
 BAD = Path(__file__).parent / "bad_files"

@@ -362,18 +362,15 @@ def test_median_replicates_follow_the_likelihood():
     assert np.std(np.log(x)) == pytest.approx(0.12, rel=0.06)
 
 
-def test_landmark():
+def test_landmark_at_one_point_is_a_binomial():
     lam, y = 0.5 * jnp.ones(T.size), jnp.exp(-0.5 * jnp.asarray(T))
-    assert float(landmark.expected(lam, Q)) == pytest.approx(np.exp(-1.0))
-    sd = np.sqrt(np.expm1(1.0) / 100)
-    got = landmark.log_lik(0.4, lam, y, 100.0, Q)
-    assert float(got) == pytest.approx(stats.norm.logpdf(np.log(-np.log(0.4)), 0.0, sd), abs=1e-4)
-    a, b = np.log(-np.log(0.3)), np.log(-np.log(0.5))
-    got = landmark.log_lik(0.4, lam, y, 100.0, Q, 0.3, 0.5)
-    assert float(got) == pytest.approx(stats.norm.logpdf(np.log(-np.log(0.4)), 0.0, (a - b) / 3.92), abs=1e-6)
-    assert finite(jax.value_and_grad(lambda l: landmark.log_lik(1.0, l, y, 100.0, Q))(jnp.zeros(T.size)))
-    draw = jax.vmap(lambda k: landmark.simulate(k, lam, y, 100.0, Q))(KEYS)
-    assert np.std(np.log(-np.log(draw))) == pytest.approx(sd, rel=0.06)
+    q = jnp.asarray(Q)[None]
+    assert float(landmark.expected(lam, q)[0]) == pytest.approx(np.exp(-1.0))
+    got = landmark.log_lik(jnp.array([0.4]), lam, y, 100.0, q)  # nobody is censored: 60 of 100
+    assert float(got) == pytest.approx(stats.binom.logpmf(60, 100, -np.expm1(-1.0)) + np.log(100.0), abs=1e-3)
+    assert finite(jax.value_and_grad(lambda l: landmark.log_lik(jnp.ones(1), l, y, 100.0, q))(jnp.zeros(T.size)))
+    draw = jax.vmap(lambda k: landmark.simulate(k, lam, y, 100.0, q))(KEYS)
+    assert np.std(draw) == pytest.approx(np.sqrt(np.exp(-1.0) * -np.expm1(-1.0) / 100), rel=0.06)
 
 
 # ---- contrast ----
@@ -680,7 +677,7 @@ def everything(h1, h0, d1, d0, theta, w, stay, shared=False):
     rows = jax.vmap(lambda *flags: sum(median.evaluate(total, y * stay, 40.0, t, MARK, QX, PX, *flags)))
     out += jnp.sum(rows(low, high, reached))
     out += median.expected(total, t)[0]
-    out += landmark.log_lik(0.4, total, y * stay, 40.0, q)
+    out += landmark.log_lik(jnp.array([0.6, 0.4]), total, y * stay, 40.0, jnp.stack([jnp.asarray(QX), q]))
     sides = [jnp.sum(o.hazard, 1) for o in (one, ref)]
     b = contrast.hazard_ratio(sides[0], one.at_risk * stay, sides[1], ref.at_risk * stay, q, 0.5, w)
     z = crude.residual(12.0, 40.0, jnp.sum(first))

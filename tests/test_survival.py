@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from lifelines import CoxPHFitter
 
 from osteobayes import survival as sv
+from osteobayes.errors import OsteobayesError
 
 # 6 patients: events at 1, 3, 3, 5; censored at 3 (after the events there) and 4
 TIME, EVENT = [5, 3, 1, 3, 4, 3], [1, 1, 1, 0, 0, 1]
@@ -394,6 +395,102 @@ def test_interval_counts_make_the_same_curve_if_nobody_is_censored_inside(data, 
     np.testing.assert_allclose(estimate[known], km(counts.edges[1:][known]), atol=1e-12)
 
 
+# --- Cox and Andersen-Gill --------------------------------------------------------------------------------------------
+
+
+def test_cox_by_hand():
+    """Events of A (0) at 1 and of B (1) at 2, A censored at 3, B at 4: e^b = r solves 1 = 2r/(2 + 2r) + 2r/(1 + 2r)."""
+    fit = sv.cox([1, 2, 3, 4], [1, 1, 0, 0], [0, 1, 0, 1])
+    r = np.sqrt(0.5)
+    assert fit.log_hazard_ratio == pytest.approx(np.log(r), abs=1e-10)
+    p = np.array([2 * r / (2 + 2 * r), 2 * r / (1 + 2 * r)])
+    assert fit.se == pytest.approx(1 / np.sqrt(np.sum(p * (1 - p))), rel=1e-10)
+    assert np.isnan(fit.robust_se)
+
+
+def test_ties_by_hand():
+    """Two events, one of each group, at one time, two patients a group: 1 = 2 r/(1 + r) by Breslow, hence r = 1."""
+    time, event, group = [1, 1, 2, 2], [1, 1, 0, 0], [0, 1, 0, 1]
+    for ties in ("breslow", "efron"):
+        assert sv.cox(time, event, group, ties=ties).log_hazard_ratio == pytest.approx(0.0, abs=1e-10)
+    # two of three B and one of two A at one time; Efron's denominators lose a third of the events each
+    time, event, group = [1, 1, 1, 2, 2], [1, 1, 1, 0, 0], [1, 1, 0, 1, 0]
+    breslow, efron = (np.exp(sv.cox(time, event, group, ties=k).log_hazard_ratio) for k in ("breslow", "efron"))
+    assert 2 == pytest.approx(3 * 3 * breslow / (2 + 3 * breslow))
+    f = np.arange(3) / 3
+    assert 2 == pytest.approx(np.sum((3 - 2 * f) * efron / (2 - f + (3 - 2 * f) * efron)))
+
+
+def dense_cox_residuals(time, event, group, start, ties, b):
+    """Score residuals by a loop over events and rows, as in the definition."""
+    time, event, group, start = (np.asarray(v, float) for v in (time, event, group, start))
+    out = np.zeros(time.size)
+    for at in np.unique(time[event > 0]):
+        risk, dying = (start < at) & (time >= at), (time == at) & (event > 0)
+        d = int(dying.sum())
+        for k in range(d):
+            weight = np.where(risk, 1.0 - dying * (k / d if ties == "efron" else 0.0), 0.0) * np.exp(b * group)
+            mean = np.sum(weight * group) / weight.sum()
+            out += dying * (group - mean) / d - (group - mean) * weight / weight.sum()
+    return out
+
+
+@pytest.mark.parametrize("ties", ["efron", "breslow"])
+def test_cox_robust_error_with_ties_and_intervals(ties):
+    rng = np.random.default_rng(3)
+    start = rng.integers(0, 5, 60)
+    time, event = start + rng.integers(1, 6, 60), rng.integers(0, 2, 60)
+    group, patient = rng.integers(0, 2, 60), rng.integers(100, 120, 60)
+    fit = sv.cox(time, event, group, start=start, patient=patient, ties=ties)
+    residual = dense_cox_residuals(time, event, group, start, ties, fit.log_hazard_ratio)
+    assert residual.sum() == pytest.approx(0, abs=1e-8)  # the score at its root
+    robust = np.sqrt(np.sum(np.bincount(patient, residual) ** 2)) * fit.se**2
+    assert fit.robust_se == pytest.approx(robust, rel=1e-8)
+
+
+def test_cox_does_not_mind_the_order_the_unit_or_the_names_of_strata():
+    rng = np.random.default_rng(4)
+    time, event, group = rng.exponential(size=80), rng.integers(0, 2, 80), rng.integers(0, 2, 80)
+    stratum = rng.integers(0, 3, 80)
+    fit = sv.cox(time, event, group, stratum, patient=np.arange(80))
+    order = rng.permutation(80)
+    other = sv.cox(
+        12 * time[order], event[order], group[order], np.array([700, -2, 10**9])[stratum[order]], patient=order + 900
+    )
+    np.testing.assert_allclose(
+        [other.log_hazard_ratio, other.se, other.robust_se], [fit.log_hazard_ratio, fit.se, fit.robust_se], rtol=1e-9
+    )
+    swapped = sv.cox(time, event, 1 - group, stratum)
+    assert swapped.log_hazard_ratio == pytest.approx(-fit.log_hazard_ratio, abs=1e-9)
+    # cut at any time, a row is the same information
+    cut = time * rng.uniform(0.1, 0.9, 80)
+    halves = sv.cox(
+        np.concatenate([cut, time]),
+        np.concatenate([np.zeros(80), event]),
+        np.tile(group, 2),
+        np.tile(stratum, 2),
+        np.concatenate([np.zeros(80), cut]),
+        np.tile(np.arange(80), 2),
+    )
+    assert halves.log_hazard_ratio == pytest.approx(fit.log_hazard_ratio, abs=1e-9)
+    assert halves.robust_se == pytest.approx(fit.robust_se, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "rows, sentence",
+    [
+        (([1, 2], [0, 0], [0, 1]), "no event, hence"),
+        (([1, 2, 3], [0, 1, 1], [0, 1, 1]), "no event while both groups are at risk"),
+        (([1, 2, 3], [1, 0, 0], [0, 1, 0]), "are in group 0: no finite ratio"),
+        (([1, 2, 3], [1, 0, 0], [1, 0, 1]), "are in group 1: no finite ratio"),
+        (([1, 1, 2, 2], [1, 1, 0, 0], [1, 0, 1, 0], [0, 1, 0, 1]), "no event while both groups"),
+    ],
+)
+def test_cox_without_a_finite_ratio(rows, sentence):
+    with pytest.raises(OsteobayesError, match=sentence):
+        sv.cox(*rows)
+
+
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 CURVE = ([0, 1, 2], [1, 0.8, 0.6])
@@ -415,6 +512,13 @@ CURVE = ([0, 1, 2], [1, 0.8, 0.6])
         (lambda: sv.rmst(sv.kaplan_meier(TIME, EVENT), 0), "positive tau"),
         (lambda: sv.rmst(sv.kaplan_meier([1, 2], [1, 0]), 3), "after the end of follow-up"),
         (lambda: sv.log_rank([1, 2], [1, 1], [1, 1]), "two groups"),
+        (lambda: sv.cox([1, 2], [1, 1], [1, 1]), "two groups"),
+        (lambda: sv.cox([1, 2], [1, 1], [0, 1], [0.5, 1]), "stratum must be a whole number"),
+        (lambda: sv.cox([1, 2], [1, 1], [0, 1], ["a", "b"]), "stratum must be a whole number"),
+        (lambda: sv.cox([1, 2], [1, 1], [0, 1], [1]), "stratum must have one value a row"),
+        (lambda: sv.cox([1, 2], [1, 1], [0, 1], start=[0]), "start must have one value a row"),
+        (lambda: sv.cox([1, 2], [1, 1], [0, 1], start=[0, 2]), "row 1 goes from 2 to 2"),
+        (lambda: sv.cox([1, 2], [1, 1], [0, 1], ties="exact"), "'efron' or 'breslow'"),
         (lambda: sv.interval_counts([1, 2], [1, 1], [0]), "at least one interval"),
         (lambda: sv.interval_counts([1, 2], [1, 1], [1, 2]), "increase from 0"),
         (lambda: sv.interval_counts([1, 2], [1, 1], [0, 2, 2]), "increase from 0"),

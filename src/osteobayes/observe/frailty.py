@@ -87,7 +87,7 @@ def observable(
     -----
     a = 0: ``L = (1 + theta H)^(-1/theta) exp(-H_D)``, ``m = 1/(1 + theta H)``, death hazard h_D.
     a = 1: ``L = (1 + theta (H + H_D))^(-1/theta)``, ``m = 1/(1 + theta (H + H_D))``, death hazard h_D m.
-    Conjugate-gamma algebra; checked against simulated patients (tests/statistical/test_observe_simulated_patients.py).
+    Conjugate-gamma algebra; checked against simulated patients (tests/statistical/test_scenarios.py).
     """
     total = cumulative(jnp.sum(hazard, axis=-2), t)
     dead = cumulative(death, t)
