@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 from numpyro.infer.util import potential_energy
+from scipy import stats
 
 from osteobayes import solve
 from osteobayes.cycle import Grid
 from osteobayes.errors import OsteobayesError
 from osteobayes.evidence import Evidence
-from osteobayes.evidence.pack import Arms
+from osteobayes.evidence.rows import Arms
 from osteobayes.model import Model, curves
+from osteobayes.model import likelihood as likelihood_of
 from osteobayes.model.emit import numpyro_model
 from osteobayes.model.transform import constrain, unconstrain
 from osteobayes.observe.hazards import CellHazards
@@ -213,3 +215,60 @@ def test_a_compiled_function_sees_every_outcome_in_its_place():
                 assert value == pytest.approx(np.log(row["high"] / row["low"]) / 3.92, rel=1e-4), outcome
                 checked += 1
     assert checked > 80
+
+
+def test_numbers_of_the_same_patients_in_one_law():
+    """Level 2: the fitted numbers and those of the same patients, with what their correlations add to their own laws."""
+    evidence = Evidence.load(shipped("datasets")).select(study=["stopeck2010_136", "saad2002_p039"])
+    priors, grid = PriorSet.load(shipped("priors")), Grid(14.0, 80, 1)
+    alone, model = Model.build(evidence, priors, grid), Model.build(evidence, priors, grid, joint=True)
+    assert "patient_set" not in alone.packed.outcomes
+    assert (alone.information()["ratio"] > 0.99).all()
+    assert 0.4 < model.information()["ratio"].min() < 0.65  # STATISTICS of simulated trials: 0.5 with eight numbers
+    more = {o for ids in model.packed.outcomes.values() for o in ids}
+    assert {o for ids in alone.packed.outcomes.values() for o in ids} < more
+    assert {"stopeck2010_136/hr", "stopeck2010_136/ag", "stopeck2010_136/sre_together"} <= more
+    sites = model.draw_prior(jax.random.key(2), model.data)
+    expected, failed = jit(lambda s: model.expected(model.values(s, model.data), model.data))(sites)
+    assert int(failed) == 0
+    a = expected["patient_set"]
+    found = likelihood_of.log_lik("patient_set", model.data["observed"]["patient_set"], a)
+    for k, outcome in enumerate(model.packed.outcomes["patient_set"]):
+        z, r = np.asarray(a["z"][k]), np.asarray(a["correlation"][k])
+        there = np.isfinite(z)
+        z, r = z[there], r[np.ix_(there, there)]
+        joint = stats.multivariate_normal.logpdf(z, np.zeros(len(z)), r)
+        assert float(found[k]) == pytest.approx(joint - stats.norm.logpdf(z).sum(), rel=1e-8), outcome
+    hr = model.packed.outcomes["hazard_ratio"].index("stopeck2010_136/hr")
+    own = expected["hazard_ratio"]
+    z = (model.packed.observed["hazard_ratio"][hr] - float(own["b"][hr])) / float(own["se"][hr])
+    assert float(own["rho"][hr]) == 0.0  # its correlation with the reference arm stands in the set
+    assert np.isclose(np.asarray(a["z"]), z, rtol=1e-6).any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("use", ["fit", "check"])
+def test_value_and_gradient_are_finite_for_every_row(use):
+    """500 prior draws, every row that the model can use, by every parameter: nothing is NaN or infinite."""
+    evidence = Evidence.load(shipped("datasets"))
+    model = Model.build(evidence, PriorSet.load(shipped("priors")), Grid(7.0, 160, 2, 2), use=use)
+
+    @jit
+    def rows_and_slope(key):
+        sites = model.draw_prior(key, model.data)
+
+        def total(sites):
+            terms = model.log_likelihood(sites, model.data)
+            return sum(x.sum() for x in terms.values()), terms
+
+        (value, terms), slope = jax.value_and_grad(total, has_aux=True)(sites)
+        finite = jnp.stack([jnp.isfinite(x).all() for x in slope.values()]).all()
+        return value, {f: jnp.isfinite(x) for f, x in terms.items()}, finite
+
+    for i in range(500):
+        value, terms, finite = rows_and_slope(jax.random.key(i))
+        bad = [
+            o for f, x in terms.items() for o, ok in zip(model.packed.outcomes[f], np.asarray(x), strict=True) if not ok
+        ]
+        assert not bad, (i, bad)
+        assert np.isfinite(value) and finite, i

@@ -19,7 +19,8 @@ from jaxtyping import Array
 from osteobayes.cycle import Cell, Regimen
 from osteobayes.errors import OsteobayesError, RunError
 from osteobayes.evidence import Evidence
-from osteobayes.evidence.pack import Arms, members, reference_arm
+from osteobayes.evidence.pack import members, reference_arm
+from osteobayes.evidence.rows import Arms
 from osteobayes.fit import Run
 from osteobayes.fit.result import coverage, map_draws
 from osteobayes.model import Model, curves, likelihood

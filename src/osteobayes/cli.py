@@ -156,6 +156,13 @@ def calibrate(
     model: Annotated[
         str, typer.Option(help="`core`: a cell runs the modules of its agents; `full`: every module everywhere.")
     ] = "core",
+    joint: Annotated[
+        bool,
+        typer.Option(
+            "--joint",
+            help="Fit all correlated numbers of the same patients in one law (level 2), not one total an arm.",
+        ),
+    ] = False,
     priors: Annotated[Path | None, typer.Option(help="Folder of priors (default: shipped).")] = None,
     overlay: Annotated[Path | None, typer.Option(help="File that changes some priors.")] = None,
     cancer: Annotated[
@@ -182,7 +189,7 @@ def calibrate(
         run = fit(
             _folders(data, only_data), priors, out, overlay, lambda text: _say(text, as_json), bar.advance,
             lambda run: prepare(run, cancer), chains=chains, draws=draws, tune=tune,
-            seed=seed, cancers=tuple(cancer) if cancer else None, select=select, model=model, without=tuple(without or ()),
+            seed=seed, cancers=tuple(cancer) if cancer else None, select=select, model=model, joint=joint, without=tuple(without or ()),
             block=block, prior_draws=prior_draws, starts=starts,
         )  # fmt: skip
     finally:
@@ -278,10 +285,36 @@ def validate(
         err.print(f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}", highlight=False)
     else:
         text = f"no problem in {len(evidence.studies)} studies with {len(found)} rows\n\n{summary(found)}"
+        if len(overlap := _overlap(evidence)):
+            text += f"\n\n{overlap}"
         if rows or len(found) <= 40:
             text += "\n\n" + "\n".join(_use_line(row) for row in found.itertuples())
         Console().print(text, highlight=False, markup=False, soft_wrap=True)
     raise typer.Exit(EXIT_BAD_INPUT if problems else 0)
+
+
+def _overlap(evidence: Any) -> str:
+    """Nominal against actual information of the numbers of the same patients, as fitted and all together."""
+    from osteobayes.model import Model
+    from osteobayes.priors import PriorSet
+
+    used = evidence.uses()
+    if not ((used["use"] == "fit") & (used["unusable"] == "")).any():
+        return ""
+    priors = PriorSet.load()
+    lines = [
+        "nominal over actual SD of the log ratio of two arms' hazards, if the numbers of the same patients were independent:"
+    ]
+    for joint, name in (
+        (False, "as fitted, one number an arm (level 1)"),
+        (True, "with `calibrate --joint` (level 2)"),
+    ):
+        table = Model.build(evidence, priors, joint=joint).information()
+        over = table[table["ratio"] < 0.995].sort_values("ratio")
+        lines.append(f"  {name}: {len(table)} sets, {len(over)} of them would overstate what they know")
+        rows: Any = over.itertuples()
+        lines += [f"    {r.study} {r.endpoint}: {r.ratio:.2f} ({r.numbers})" for r in rows]
+    return "\n".join(lines)
 
 
 def _use_line(row: Any) -> str:

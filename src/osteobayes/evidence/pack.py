@@ -4,18 +4,18 @@
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
 # pyright: reportReturnType=false, reportAssignmentType=false
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Array, Float, Int
 
 from osteobayes.cycle import Catalogue, Cell, Grid, Regimen
 from osteobayes.evidence.load import Evidence
+from osteobayes.evidence.rows import PACKED, Arms
+from osteobayes.evidence.together import Entry, Together, entries_of, joining, padded, sets_of
 from osteobayes.evidence.uses import FAMILIES, KINDS, as_ratio, beyond, kind_of, statistic_of, unusable
 from osteobayes.schema import CANCERS, COMPONENTS, DETECTIONS, Study
 
@@ -29,182 +29,6 @@ PERIOD_YEARS = 12 * 7 / 365.25
 """Length of a period of the skeletal morbidity period rate: 12 weeks (Coleman, Body, Lipton; trials of ibandronate)."""
 RESPONSE_MONTHS = 12 * 7 / 30.4375
 """When a response of pain or of a marker is read where no source prints it: 12 weeks."""
-
-
-class Arms(NamedTuple):
-    """Arms of one kind; members are padded with weight 0.
-
-    Effect indices count from 1 into the study-effect vectors; 0 means no effect. Arms share few event definitions.
-    """
-
-    counted: Float[Array, "definition component"]
-    detection: Float[Array, "definition detection"]
-    definition: Int[Array, " arm"]
-    cell: Int[Array, "arm member"]
-    weight: Float[Array, "arm member"]
-    sre_effect: Int[Array, " arm"]
-    death_effect: Int[Array, " arm"]
-    progression_effect: Int[Array, " arm"]
-    contrast: Int[Array, " arm"]
-    dropout: Int[Array, " arm"]
-    onset: Int[Array, " arm"]
-    onset_effect: Int[Array, " arm"]
-    prior_event: Float[Array, " arm"]
-    """Share with a skeletal event before entry, less one half; 0 where it is not printed."""
-    administrative: Float[Array, "arm time"]
-
-    def at(self, arms: Int[Array, " row"]) -> "Arms":
-        """Some of the arms, in the order asked for."""
-        return Arms(*self[:2], *(x[arms] for x in self[2:]))
-
-
-class Crude(NamedTuple):
-    """At least one event among all patients of the arm."""
-
-    arm: Int[Array, " row"]
-    quadrature: Float[Array, "row time"]
-    n: Float[Array, " row"]
-
-
-class Split(NamedTuple):
-    """First events by component, given their total."""
-
-    arm: Int[Array, " row"]
-    quadrature: Float[Array, "row time"]
-    total: Float[Array, " row"]
-
-
-class Completion(NamedTuple):
-    """Still in the study at a time."""
-
-    arm: Int[Array, " row"]
-    interpolation: Float[Array, "row time"]
-    years: Float[Array, " row"]
-    n: Float[Array, " row"]
-
-
-class Median(NamedTuple):
-    """Kaplan-Meier medians of one kind; ``reached`` 0: not reached by ``x``."""
-
-    arm: Int[Array, " row"]
-    low: Float[Array, " row"]
-    high: Float[Array, " row"]
-    reached: Float[Array, " row"]
-    n: Float[Array, " row"]
-    last: Float[Array, " row"]
-
-
-class HazardRatio(NamedTuple):
-    """Log hazard ratios of one kind, with the reference arm's own fitted number, if any, for the correlation."""
-
-    treated: Int[Array, " row"]
-    reference: Int[Array, " row"]
-    quadrature: Float[Array, "row time"]
-    se: Float[Array, " row"]
-    allocation: Float[Array, " row"]
-    has_crude: Float[Array, " row"]
-    has_median: Float[Array, " row"]
-    crude: Int[Array, " row"]
-    median: Int[Array, " row"]
-
-
-class Landmark(NamedTuple):
-    """Kaplan-Meier or Aalen-Johansen curves read at landmarks; weights of a padded landmark are 0, its limits NaN."""
-
-    arm: Int[Array, " row"]
-    quadrature: Float[Array, "row landmark time"]
-    n: Float[Array, " row"]
-    low: Float[Array, "row landmark"]
-    high: Float[Array, "row landmark"]
-    years: Float[Array, "row landmark"]
-
-
-class Interval(NamedTuple):
-    """Events by interval of a digitised curve or of individual times, among those effectively at risk."""
-
-    arm: Int[Array, " row"]
-    quadrature: Float[Array, "row landmark time"]
-    at_risk: Float[Array, "row landmark"]
-    years: Float[Array, "row landmark"]
-
-
-class RateRatio(NamedTuple):
-    """Log ratios of the rates of recurrent skeletal events."""
-
-    treated: Int[Array, " row"]
-    reference: Int[Array, " row"]
-    quadrature: Float[Array, "row time"]
-    se: Float[Array, " row"]
-    allocation: Float[Array, " row"]
-
-
-class Ratio(NamedTuple):
-    """Log odds ratios or differences of two arms' shares."""
-
-    treated: Int[Array, " row"]
-    reference: Int[Array, " row"]
-    quadrature: Float[Array, "row time"]
-    se: Float[Array, " row"]
-
-
-class Rate(NamedTuple):
-    """Mean rates or counts of skeletal events; ``gap``: least years between two that count as two."""
-
-    arm: Int[Array, " row"]
-    quadrature: Float[Array, "row time"]
-    n: Float[Array, " row"]
-    low: Float[Array, " row"]
-    high: Float[Array, " row"]
-    gap: Float[Array, " row"]
-
-
-class Prevalence(NamedTuple):
-    """Bone metastasis among patients with metastatic or advanced disease."""
-
-    onset: Int[Array, " row"]
-    effect: Int[Array, " row"]
-    n: Float[Array, " row"]
-
-
-class Responder(NamedTuple):
-    """Responses of tumour, pain or a marker; ``fall`` is the least fall of a marker, per cent."""
-
-    arm: Int[Array, " row"]
-    quadrature: Float[Array, "row time"]
-    interpolation: Float[Array, "row time"]
-    fall: Float[Array, " row"]
-    n: Float[Array, " row"]
-    effect: Int[Array, " row"]
-
-
-class Marker(NamedTuple):
-    """Median (``mean`` 0) or mean (1) percent change of a marker in an arm."""
-
-    arm: Int[Array, " row"]
-    interpolation: Float[Array, "row time"]
-    n: Float[Array, " row"]
-    mean: Float[Array, " row"]
-    effect: Int[Array, " row"]
-
-
-class Incidence(NamedTuple):
-    """Bone metastasis at diagnosis (``metachronous`` 0) or later (1) as a share of a registry's patients."""
-
-    onset: Int[Array, " row"]
-    cancer: Int[Array, " row"]
-    effect: Int[Array, " row"]
-    metachronous: Float[Array, " row"]
-    stay: Float[Array, "row onset_time"]
-    n: Float[Array, " row"]
-
-
-class IncidenceCurve(NamedTuple):
-    """Kaplan-Meier cumulative incidence of bone metastasis at landmarks (padded with NaN)."""
-
-    onset: Int[Array, " row"]
-    effect: Int[Array, " row"]
-    years: Float[Array, "row landmark"]
-    n: Float[Array, " row"]
 
 
 @dataclass(frozen=True)
@@ -231,6 +55,8 @@ class Packed:
         Coordinates of study-level parameters.
     table
         One row an outcome: family, study, arm, endpoint, cancer, classes.
+    together
+        Sets of numbers of the same patients and endpoint.
     assumed
         Sentences: what was assumed where no source prints it.
     left_out
@@ -247,6 +73,7 @@ class Packed:
     weights: dict[str, np.ndarray]
     coords: dict[str, tuple[str, ...]]
     table: pd.DataFrame
+    together: tuple[Together, ...] = ()
     assumed: tuple[str, ...] = ()
     left_out: dict[str, str] = field(default_factory=dict)
 
@@ -266,17 +93,6 @@ class Packed:
                 for a in arrays
             ]
         return np.concatenate(arrays)
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """One outcome before it is packed."""
-
-    block: str
-    outcome: str
-    observed: float | np.ndarray
-    arguments: tuple
-    described: dict
 
 
 @dataclass
@@ -377,6 +193,7 @@ def pack(
     accrual_share: float = 0.6,
     default_horizon: float = 36.0,
     use: str = "fit",
+    together: Callable[..., np.ndarray] | None = None,
 ) -> Packed:
     """Pack the rows with ``use`` into arrays.
 
@@ -390,6 +207,9 @@ def pack(
         Assumptions where a source prints neither (constants of ``priors/markers.yaml``).
     use
         Which rows: ``fit``, or ``check`` for comparison with what was not fitted.
+    together
+        :func:`osteobayes.observe.patient_set.working_correlation` for level 2: beside the rows that are fitted, the other
+        totals, medians, counts, rates and ratios of the same patients (rule ``same_patients``), all of one endpoint in one set.
     """
     b = _Builder(evidence, catalogue, grid, accrual_share, default_horizon)
     for dim in (
@@ -400,11 +220,11 @@ def pack(
     t = grid.years
     last = float(t[-1])
     frame = evidence.outcomes
-    wanted = frame[frame["use"] == use]
+    wanted = frame[(frame["use"] == use) | (joining(frame, evidence, catalogue, last) if together else False)]
     reasons = [unusable(row, evidence.studies[row.study], catalogue, last) for row in wanted.itertuples()]
     left_out = {o: why for o, why in zip(wanted["outcome_id"], reasons, strict=True) if why}
     rows = wanted[[not why for why in reasons]]
-    found: dict[str, list[_Entry]] = {f: [] for f in FAMILIES}
+    found: dict[str, list[Entry]] = {f: [] for f in FAMILIES}
 
     def add(family: str, block: str, outcome: str, row, observed, arguments: tuple) -> None:
         study = evidence.studies[row.study]
@@ -416,7 +236,7 @@ def pack(
             "cancer": row.cancer, "patients": row.patients, "design": study.design,
             "classes": tuple(sorted({catalogue.agents[a].agent_class for a in agents})),
         }  # fmt: skip
-        found[family].append(_Entry(block, outcome, observed, arguments, described))
+        found[family].append(Entry(block, outcome, observed, arguments, described))
 
     def until(row, study: Study) -> float:
         end = b.horizon(study)[0] if pd.isna(row.time_years) else float(row.time_years)
@@ -571,7 +391,7 @@ def pack(
         arguments = (b.arm(kind, study.id, row.arm, definition_of(described, study)), q, at_risk, edges[1:][inside])
         add("interval", kind, name, described, data.intervals.events[inside].astype(float), arguments)
 
-    return replace(_assemble(b, found), left_out=left_out)
+    return replace(_assemble(b, found, together), left_out=left_out)
 
 
 def _stack(items: list, width: int | None = None) -> list[np.ndarray]:
@@ -645,14 +465,6 @@ def _joined(trial: np.ndarray, registry: np.ndarray) -> np.ndarray:
     return np.where(registry > 0, -registry, trial).astype(np.int32)
 
 
-PACKED: dict[str, type] = {
-    "crude": Crude, "split": Split, "completion": Completion, "median": Median, "landmark": Landmark, "interval": Interval,
-    "hazard_ratio": HazardRatio, "rate_ratio": RateRatio, "ratio": Ratio, "rate": Rate, "incidence": Incidence,
-    "incidence_curve": IncidenceCurve, "prevalence": Prevalence, "responder": Responder, "marker": Marker,
-}  # fmt: skip
-"""What holds the rows of each family (of each of its blocks)."""
-
-
 def _column(values: Sequence) -> np.ndarray:
     """Stack; arrays of different length along their first axis are padded, numbers with NaN, weights with 0."""
     arrays = [np.asarray(v) for v in values]
@@ -667,7 +479,7 @@ def _column(values: Sequence) -> np.ndarray:
     )
 
 
-def _anchored(entries: Sequence["_Entry"], numbers: Mapping[str, Sequence["_Entry"]]) -> list[tuple]:
+def _anchored(entries: Sequence[Entry], numbers: Mapping[str, Sequence[Entry]]) -> list[tuple]:
     """Arguments of hazard ratios with the reference arm's own fitted total or median, if there is one."""
     where = {
         (e.described["study"], e.described["arm"], e.described["endpoint"], family): i
@@ -686,14 +498,21 @@ def _anchored(entries: Sequence["_Entry"], numbers: Mapping[str, Sequence["_Entr
     return out
 
 
-def _assemble(b: _Builder, found: Mapping[str, list["_Entry"]]) -> Packed:
+def _assemble(b: _Builder, found: Mapping[str, list[Entry]], together: Callable[..., np.ndarray] | None) -> Packed:
     # JAX hands a compiled function the entries of a dict in the order of their keys: so are blocks, and outcomes within a family
     ordered = {f: sorted(e, key=lambda x: x.block) for f, e in found.items() if e}
+    sets = sets_of(b.evidence.studies, ordered)
+    if together and (entries := entries_of(sets, ordered, together)):
+        ordered["patient_set"] = entries
     data: dict = {}
     for family, entries in ordered.items():
         arguments = [e.arguments for e in entries]
+        if family == "patient_set":
+            data[family] = padded(arguments)  # pyright: ignore[reportArgumentType]
+            continue
         if family == "hazard_ratio":
-            arguments = _anchored(entries, {f: ordered.get(f, []) for f in ("crude", "median")})
+            anchors = {f: [] if together else ordered.get(f, []) for f in ("crude", "median")}
+            arguments = _anchored(entries, anchors)
         blocks: dict[str, list[tuple]] = {}
         for e, a in zip(entries, arguments, strict=True):
             blocks.setdefault(e.block, []).append(a)
@@ -715,5 +534,5 @@ def _assemble(b: _Builder, found: Mapping[str, list["_Entry"]]) -> Packed:
         outcomes={f: tuple(e.outcome for e in entries) for f, entries in ordered.items()},
         weights={f: np.ones(len(entries)) for f, entries in ordered.items()},
         coords={"cancer": CANCERS, "component": ("fracture", "radiation", "surgery", "cord_compression")} | coords,
-        table=table.set_index("outcome"), assumed=tuple(dict.fromkeys(b.assumed)),
+        table=table.set_index("outcome"), together=sets, assumed=tuple(dict.fromkeys(b.assumed)),
     )  # fmt: skip

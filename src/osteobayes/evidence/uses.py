@@ -25,7 +25,8 @@ FAMILIES = (
     "responder",
     "marker",
 )
-"""Statistic families of the likelihood; each is one observed variable with dim ``outcome``."""
+"""Statistic families of the likelihood; each is one observed variable with dim ``outcome``. Where numbers of the same patients are
+taken together (level 2) there is one more, ``patient_set``: what their joint law adds to their own."""
 
 KINDS = ("SRE", "OS", "PFS", "bone_progression", "bone_metastasis", "BMFS")
 """Time-to-event kinds: skeletal events, overall survival, progression-free survival, progression in bone, onset of bone

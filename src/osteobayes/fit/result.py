@@ -64,6 +64,8 @@ def outcome_frame(packed: Packed) -> pd.DataFrame:
 
     rows = []
     for family, ids in packed.outcomes.items():
+        if family == "patient_set":
+            continue  # no number of its own
         for i, outcome in enumerate(ids):
             info = packed.table.loc[outcome]
             base = {

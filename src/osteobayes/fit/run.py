@@ -73,6 +73,8 @@ class Settings:
     """Studies that are left out."""
     model: str = "core"
     """``core``: a cell runs the modules that its agents switch on; ``full``: all modules in every cell."""
+    joint: bool = False
+    """All correlated numbers of the same patients in one law, instead of one total an arm (:meth:`Model.build`)."""
     starts: int = 4
     search_iterations: int = 400
     target: float = 0.85
@@ -245,8 +247,9 @@ def build_model(data: Path | Sequence[Path], priors: Path, overlay: Path | None,
     if settings.cancers:
         evidence = evidence.select(cancer=settings.cancers)
     return Model.build(
-        evidence, PriorSet.load(priors, overlay), Grid(*settings.grid), catalogue, full=settings.model == "full"
-    )
+        evidence, PriorSet.load(priors, overlay), Grid(*settings.grid), catalogue, full=settings.model == "full",
+        joint=settings.joint,
+    )  # fmt: skip
 
 
 def calibrate(

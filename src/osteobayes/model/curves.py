@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from osteobayes.evidence.pack import Arms
+from osteobayes.evidence.rows import Arms
 from osteobayes.observe import alive, incidence, mixed_death, mixed_hazard, observable, progression
 from osteobayes.observe.grid import cumulative
 from osteobayes.observe.hazards import CellHazards, ascertainment, sre_level

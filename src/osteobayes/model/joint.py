@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 from jaxtyping import Array
 
 from osteobayes import solve
@@ -29,7 +30,7 @@ from osteobayes.evidence import Evidence
 from osteobayes.evidence.pack import Packed
 from osteobayes.evidence.pack import pack as pack_evidence
 from osteobayes.model import likelihood
-from osteobayes.observe import interpolation, quadrature
+from osteobayes.observe import interpolation, patient_set, quadrature
 from osteobayes.observe.hazards import CellHazards, cell_hazards
 from osteobayes.precision import jit, require_float64
 from osteobayes.priors import PriorSet, Site, therapy_parameters
@@ -90,8 +91,20 @@ class Model:
         catalogue: Catalogue | None = None,
         use: str = "fit",
         full: bool = False,
+        joint: bool = False,
     ) -> "Model":
         """Join evidence and priors.
+
+        Parameters
+        ----------
+        evidence, priors, grid, catalogue
+            What is joined, the time grid and the agents (default: those that ship).
+        use
+            Which rows: ``fit`` or ``check``.
+        full
+            Every module in every cell.
+        joint
+            All correlated numbers of the same patients in one law (level 2), instead of one total an arm (level 1).
 
         Raises
         ------
@@ -115,6 +128,7 @@ class Model:
             float(share),  # pyright: ignore[reportArgumentType]
             float(horizon),  # pyright: ignore[reportArgumentType]
             use=use,  # type: ignore[arg-type]
+            together=patient_set.working_correlation if joint else None,
         )
         if not packed.outcomes:
             raise EvidenceError(
@@ -303,6 +317,35 @@ class Model:
     def sampled(self) -> dict[str, Site]:
         """Sites that the sampler moves."""
         return {n: s for n, s in self.sites.items() if n not in self.prior_only}
+
+    def information(self) -> pd.DataFrame:
+        """What the fitted numbers of the same patients would claim if they were taken as independent.
+
+        Returns
+        -------
+        DataFrame
+            One row a study and endpoint with two arms of which several numbers are fitted: ``study, endpoint, numbers``,
+            ``nominal`` and ``actual`` (standard deviation of the log ratio of the arms' hazards, in units of one arm's, if
+            taken as independent and as it is), ``ratio`` (below 1: overconfident) and ``joint`` (if the correlations are used).
+        """
+        rows = []
+        for group in self.packed.together:
+            arms = {a for _, side in group.kinds for a in (side if isinstance(side, tuple) else (side,))}
+            contrast = any(isinstance(side, tuple) for _, side in group.kinds)
+            if arms - {0, 1} or not (contrast or len(arms) == 2):
+                continue
+            kinds: Any = group.kinds
+            found = patient_set.information(
+                patient_set.working_correlation(kinds, group.variance), kinds, group.variance
+            )
+            rows.append(
+                {
+                    "study": group.study, "endpoint": group.endpoint, "numbers": " ".join(sorted(k for k, _ in group.kinds)),
+                    "nominal": found.nominal, "actual": found.actual, "ratio": found.ratio, "joint": found.joint,
+                }
+            )  # fmt: skip
+        columns = ["study", "endpoint", "numbers", "nominal", "actual", "ratio", "joint"]
+        return pd.DataFrame(rows, columns=columns)
 
     def fingerprint(self) -> str:
         """Hash of priors, agents, rows, grid and modules: what makes two fits the same."""

@@ -17,7 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from osteobayes.evidence.pack import ONSET_KINDS, ONSET_YEARS, PERIOD_YEARS, Arms
+from osteobayes.evidence.pack import ONSET_YEARS, PERIOD_YEARS
+from osteobayes.evidence.rows import Arms
+from osteobayes.evidence.together import TOGETHER
 from osteobayes.model.curves import CURVES, Curves, component_hazards, effect_vectors, member_death
 from osteobayes.observe import (
     completion,
@@ -28,6 +30,7 @@ from osteobayes.observe import (
     marker,
     median,
     observable,
+    patient_set,
     rate,
     ratio,
     recurrent,
@@ -37,9 +40,6 @@ from osteobayes.observe import (
 from osteobayes.observe.distributions import binomial_log_lik
 from osteobayes.observe.hazards import CellHazards
 
-RHO_MEDIAN = {"SRE": contrast.RHO_MEDIAN_SRE} | dict.fromkeys(
-    ("OS", "PFS", "bone_progression", *ONSET_KINDS), contrast.RHO_MEDIAN_SURVIVAL
-)
 Arguments = dict[str, Array]
 COUNTS = ("crude", "completion", "incidence", "prevalence", "responder")
 """Families whose observed number is a count of patients."""
@@ -157,7 +157,7 @@ def _interval(c: Context, rows: Mapping[str, Any]) -> Arguments:
 
 
 def _hazard_ratio(c: Context, rows: Mapping[str, Any], others: Mapping[str, Arguments]) -> Arguments:
-    """Cox ratios; where the reference arm's total or median is fitted too, given its residual (STATISTICS: level 1)."""
+    """Cox ratios; where the reference arm's total or median is fitted too, given its residual and their correlation."""
     observed = c.data["observed"]
     residuals = {}
     if "crude" in others:
@@ -174,9 +174,20 @@ def _hazard_ratio(c: Context, rows: Mapping[str, Any], others: Mapping[str, Argu
         b = jax.vmap(contrast.hazard_ratio)(
             *side(r.treated), *side(r.reference), r.quadrature, r.allocation, weight[r.treated]
         )
-        rho = r.has_crude * contrast.RHO_CRUDE + r.has_median * RHO_MEDIAN[kind]
-        # the reference arm's share of the contrast's variance
-        rho = jnp.clip(rho * jnp.sqrt(2.0 * r.allocation), -0.9, 0.9)
+        rho = jnp.zeros_like(b)
+        if "crude" in residuals:
+            exact = jax.vmap(contrast.correlation_crude, in_axes=(0, 0, 0, 0, 0, 0, None, 0, 0))
+            sides = (*side(r.treated), *side(r.reference))
+            with_crude = exact(b, *sides, r.quadrature, c.t, r.allocation, weight[r.treated])
+            rho = jnp.where(r.has_crude > 0, with_crude, rho)
+        if "median" in residuals:
+            x = jnp.where(r.has_median > 0, observed["median"][r.median], c.t[1])
+            q_x = jax.vmap(lambda x: quadrature_at(x, c.t)[0])(x)
+            exact = jax.vmap(contrast.correlation_median, in_axes=(0, 0, 0, 0, 0, 0, None, 0, 0))
+            y = curves.at_risk * curves.stay
+            sides = (curves.hazard[r.treated], y[r.treated], curves.hazard[r.reference], y[r.reference])
+            rho = jnp.where(r.has_median > 0, exact(b, *sides, r.quadrature, c.t, q_x, r.allocation), rho)
+        rho = jnp.clip(rho, -0.95, 0.95)
         z = jnp.zeros_like(b)
         for name, has, index in (("crude", r.has_crude, r.crude), ("median", r.has_median, r.median)):
             if name in residuals:
@@ -312,6 +323,35 @@ def _marker(c: Context, rows: Mapping[str, Any]) -> Arguments:
     )  # fmt: skip
 
 
+def _patient_set(c: Context, r: Any, others: Mapping[str, Arguments]) -> Arguments:
+    """Residuals of the numbers of each set; NaN where there is none (padding, or a median that was not reached)."""
+    observed = c.data["observed"]
+    found = [jnp.full((1,), jnp.nan)]
+    for family in TOGETHER:
+        if family not in others:
+            continue
+        a, x = others[family], observed[family]
+        if family == "crude":
+            z = crude.residual(x, a["n"], a["p"])
+        elif family == "median":
+            z = jnp.where(a["reached"] > 0, median_residual(x, a), jnp.nan)
+        elif family == "rate":
+            z = (jnp.log(x) - jnp.log(a["mean"] + 1e-12)) / jax.vmap(rate.spread_of)(
+                x, a["n"], a["low"], a["high"], a["sd"]
+            )
+        else:
+            z = (x - a["b"]) / a["se"]
+        found.append(z)
+    return {"z": jnp.concatenate(found)[r.index + 1], "correlation": r.correlation}
+
+
+def _together(_: Array, a: Arguments) -> Array:
+    """Log density of a set of numbers over the product of their own: a Gaussian copula with the working correlations."""
+    z, one = a["z"], jnp.ones_like(a["z"])
+    alone = jax.vmap(lambda z: patient_set.log_lik(z[None], one[:1], jnp.eye(1)))(z).sum()
+    return patient_set.log_lik(z, one, a["correlation"]) - alone
+
+
 def quadrature_at(x: Array, t: Array) -> tuple[Array, Array]:
     """Quadrature and interpolation weights at a time ``x`` on a uniform grid, differentiable in ``x`` (see `observe.grid`)."""
     dt = t[1] - t[0]
@@ -426,6 +466,10 @@ FAMILY: dict[str, Family] = {
     ),
     "prevalence": Family(_prevalence, **_COUNT),
     "responder": Family(_responder, **_COUNT),
+    # no number of its own: its log likelihood is what the correlations add to those of its members
+    "patient_set": Family(
+        _patient_set, _together, lambda k, a, x: jnp.zeros_like(x), lambda a: jnp.zeros(a["z"].shape[0])
+    ),
     "marker": Family(
         _marker,
         lambda x, a: marker.log_lik(x, a["n"], a["mu"], a["spread"], a["mean"] > 0),
@@ -456,7 +500,7 @@ def expected(
     out: dict[str, Arguments] = {}
     for family, f in FAMILY.items():
         if family in data["rows"]:
-            others = (out,) if family == "hazard_ratio" else ()
+            others = (out,) if family in ("hazard_ratio", "patient_set") else ()
             out[family] = f.expected(context, data["rows"][family], *others)
     return out
 

@@ -392,7 +392,9 @@ def _default_sd(n, sd):
     return jnp.where(known, jnp.where(known, sd, 1.0), 0.20 * jnp.sqrt(250.0 / n))
 
 
-def _sd(observed, n, low, high, sd):
+def spread_of(observed, n, low, high, sd) -> Float[Array, ""]:
+    """Standard deviation of the log of an observed rate or count, as `log_lik` takes it."""
+
     def log(v):
         return jnp.where(v > 0, jnp.log(jnp.where(v > 0, v, 1.0)), jnp.nan)
 
@@ -423,7 +425,7 @@ def log_lik(observed, n, mean, low=jnp.nan, high=jnp.nan, sd=jnp.nan) -> Float[A
     scalar
         ``log Normal(log observed; log mean, sd)``, a density on the log scale.
     """
-    return normal_log_lik(jnp.log(observed), jnp.log(mean + 1e-12), _sd(observed, n, low, high, sd))
+    return normal_log_lik(jnp.log(observed), jnp.log(mean + 1e-12), spread_of(observed, n, low, high, sd))
 
 
 def simulate(key, n, mean, sd_log=jnp.nan) -> Float[Array, ""]:
