@@ -310,7 +310,7 @@ def _overlap(evidence: Any) -> str:
         (True, "with `calibrate --joint` (level 2)"),
     ):
         table = Model.build(evidence, priors, joint=joint).information()
-        over = table[table["ratio"] < 0.995].sort_values("ratio")
+        over = table.sort_values("ratio").query("ratio < 0.995")
         lines.append(f"  {name}: {len(table)} sets, {len(over)} of them would overstate what they know")
         rows: Any = over.itertuples()
         lines += [f"    {r.study} {r.endpoint}: {r.ratio:.2f} ({r.numbers})" for r in rows]

@@ -77,7 +77,7 @@ class Settings:
     """All correlated numbers of the same patients in one law, instead of one total an arm (:meth:`Model.build`)."""
     starts: int = 4
     search_iterations: int = 400
-    target: float = 0.85
+    target: float = 0.9
     max_tree_depth: int = 6
     short_tree_depth: int = 4
     """Doublings at most of every second trajectory (:mod:`osteobayes.fit.nuts`)."""
