@@ -12,6 +12,7 @@ from osteobayes import solve
 from osteobayes.cycle import Grid
 from osteobayes.errors import OsteobayesError
 from osteobayes.evidence import Evidence
+from osteobayes.evidence.pack import delayed
 from osteobayes.evidence.rows import Arms
 from osteobayes.model import Model, curves
 from osteobayes.model import likelihood as likelihood_of
@@ -161,7 +162,7 @@ def test_total_hazards_are_the_sum_of_the_components():
     zero = jnp.zeros(arms, dtype=int)
     of = Arms(
         counted=jnp.asarray(rng.integers(0, 2, (definitions, len(COMPONENTS))).astype(float)),
-        detection=jnp.eye(3), definition=jnp.array([0, 2, 1, 2]), cell=jnp.array([[0, 1], [2, 2], [3, 4], [4, 0]]),
+        detection=jnp.eye(3), delay=jnp.zeros((0, 7, 7)), definition=jnp.array([0, 2, 1, 2]), cell=jnp.array([[0, 1], [2, 2], [3, 4], [4, 0]]),
         weight=jnp.full((arms, 2), 0.5), sre_effect=jnp.array([1, 0, 2, 1]), death_effect=zero, progression_effect=zero,
         contrast=jnp.array([0, 1, 0, 1]), dropout=zero, onset=zero, onset_effect=zero, prior_event=jnp.array([0.0, 0.2, 0.0, -0.1]),
         administrative=jnp.ones((arms, 7)),
@@ -180,6 +181,15 @@ def test_total_hazards_are_the_sum_of_the_components():
     parts = curves.component_hazards(of, hazards, values, effects)
     assert parts.shape == (arms, 2, len(COMPONENTS), 7)
     np.testing.assert_allclose(total, parts.sum(axis=2), rtol=1e-12)
+    t = np.arange(7) / 52.0
+    looked = of._replace(delay=jnp.stack([jnp.eye(7), jnp.asarray(delayed(t, 1.5 / 52.0)), jnp.eye(7)]))
+    late = curves.component_hazards(looked, hazards, values, effects)
+    np.testing.assert_allclose(curves.total_hazards(looked, hazards, values, effects), late.sum(axis=2), rtol=1e-12)
+    arm = 2  # of the definition with surveys every three weeks
+    fracture = np.asarray(parts[arm, :, COMPONENTS.index("fracture")])
+    expected = np.stack([np.interp(t - 1.5 / 52.0, t, h, left=0.0) for h in fracture])
+    np.testing.assert_allclose(late[arm, :, COMPONENTS.index("fracture")], expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(late[0], parts[0], rtol=1e-12)
     few = curves.component_hazards(of.at(jnp.array([3, 1])), hazards, values, effects)
     np.testing.assert_allclose(few, parts[jnp.array([3, 1])], rtol=1e-12)
 

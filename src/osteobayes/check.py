@@ -302,7 +302,7 @@ def _control_arrays(model: Model, arms: list[tuple[str, str]]) -> tuple[list[Cel
     pfs = np.array([progressions.index(s) + 1 if s in progressions else 0 for s, _ in arms], dtype=np.int32)
     none = np.zeros(n, dtype=np.int32)
     packed = Arms(
-        jnp.zeros((1, len(COMPONENTS))), jnp.zeros((1, len(DETECTIONS))), none, jnp.asarray(cell), jnp.asarray(weight), none,
+        jnp.zeros((1, len(COMPONENTS))), jnp.zeros((1, len(DETECTIONS))), jnp.zeros((0, 1, 1)), none, jnp.asarray(cell), jnp.asarray(weight), none,
         jnp.asarray(death), jnp.asarray(pfs), none, none, none, none, jnp.zeros(n), jnp.ones((n, len(model.grid.years))),
     )  # fmt: skip
     seen = set(model.coords["study_os"])

@@ -26,8 +26,15 @@ FAMILY_TITLES = {
     "rate": "skeletal events per patient-year",
     "incidence": "bone metastasis, share of patients",
     "incidence_curve": "bone metastasis by month, share",
+    "prevalence": "bone metastasis in advanced disease, share",
+    "landmark": "free of the event at a landmark, share",
+    "interval": "events of a curve by interval, share of those at risk",
+    "rate_ratio": "ratios of event rates",
+    "ratio": "odds ratios and differences of shares",
+    "responder": "responders (tumour, pain, marker), share",
+    "marker": "change of a bone marker, per cent",
 }
-SHARES = ("crude", "split", "completion")
+SHARES = ("crude", "split", "completion", "landmark", "prevalence")
 """Families drawn on [0, 1]; shares of incidence studies are small and get an axis of their own."""
 INSIDE, OUTSIDE, PRIOR = "#1f4e79", "#c1121f", "#dfe3e8"
 PALETTE = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")

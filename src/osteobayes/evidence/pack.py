@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from osteobayes.cycle import Catalogue, Cell, Grid, Regimen
 from osteobayes.evidence.load import Evidence
@@ -405,7 +406,7 @@ def _arms(b: _Builder, kind: str) -> Arms:
     t = b.grid.years
     frame = b.evidence.outcomes
     columns: list[tuple] = []
-    definitions: list[tuple[tuple[float, ...], tuple[float, ...]]] = []
+    definitions: list[tuple[tuple[float, ...], tuple[float, ...], float]] = []
     groups: list[list[tuple[int, float]]] = []
     for study_id, arm_id, definition in b.arms[kind]:
         study = b.evidence.studies[study_id]
@@ -414,9 +415,11 @@ def _arms(b: _Builder, kind: str) -> Arms:
         groups.append([(b.cell(c, r or "placebo", study), w) for c, r, w in mine])
         endpoint, _, component = definition.partition("/")
         event = study.events[endpoint] if endpoint else None
+        surveyed = event is not None and event.detection == "survey" and event.survey_weeks
         counts = (
             tuple(float(event is not None and c in event.components and component in ("", c)) for c in COMPONENTS),
             tuple(float(event is not None and d == event.detection) for d in DETECTIONS),
+            float(surveyed or 0.0) * 7.0 / 365.25,
         )
         if counts not in definitions:
             definitions.append(counts)
@@ -449,15 +452,32 @@ def _arms(b: _Builder, kind: str) -> Arms:
         cell[i, len(m) :] = m[0][0]
     if not columns:
         empty = np.zeros(0, dtype=np.int32)
-        none = np.zeros((0, len(COMPONENTS))), np.zeros((0, len(DETECTIONS)))
+        none = np.zeros((0, len(COMPONENTS))), np.zeros((0, len(DETECTIONS))), np.zeros((0, len(t), len(t)))
         return Arms(*none, empty, cell, weight, *[empty] * 7, np.zeros(0), np.zeros((0, len(t))))
-    counted, detection = (np.asarray(x) for x in zip(*definitions, strict=True))
+    counted, detection, survey = (np.asarray(x) for x in zip(*definitions, strict=True))
+    delay = np.stack([delayed(t, w / 2.0) for w in survey]) if survey.any() else np.zeros((0, len(t), len(t)))
     definition, r_sre, sre, os_, pfs, contrast, dropout, onset, onset_effect, prior, admin = _stack(columns)
     # effects of registries stand behind those of the trials in one vector
     return Arms(
-        counted, detection, definition.astype(np.int32), cell, weight, _joined(sre, r_sre), os_.astype(np.int32), pfs,
+        counted, detection, delay, definition.astype(np.int32), cell, weight, _joined(sre, r_sre), os_.astype(np.int32), pfs,
         contrast, dropout, onset.astype(np.int32), onset_effect.astype(np.int32), prior, admin,
     )  # fmt: skip
+
+
+def delayed(t: np.ndarray, by: float) -> Float[np.ndarray, "earlier time"]:
+    """Weights ``w`` with which ``f @ w`` is ``f(t - by)``, 0 before ``by``, on a uniform grid.
+
+    What a survey every 2 ``by`` finds has happened half an interval before, on average.
+    """
+    step = t[1] - t[0]
+    at = np.arange(len(t)) - by / step
+    lower = np.floor(at).astype(int)
+    w = np.zeros((len(t), len(t)))
+    for i, (a, low) in enumerate(zip(at, lower, strict=True)):
+        for j, share in ((low, 1.0 - (a - low)), (low + 1, a - low)):
+            if a >= 0 and 0 <= j < len(t):
+                w[j, i] += share
+    return w
 
 
 def _joined(trial: np.ndarray, registry: np.ndarray) -> np.ndarray:

@@ -9,10 +9,13 @@ class Arms(NamedTuple):
     """Arms of one kind; members are padded with weight 0.
 
     Effect indices count from 1 into the study-effect vectors; 0 means no effect. Arms share few event definitions.
+    ``delay`` are weights over earlier times of the hazard of fractures that scheduled surveys find; it has no entry where no
+    definition names a schedule.
     """
 
     counted: Float[Array, "definition component"]
     detection: Float[Array, "definition detection"]
+    delay: Float[Array, "delayed earlier time"]
     definition: Int[Array, " arm"]
     cell: Int[Array, "arm member"]
     weight: Float[Array, "arm member"]
@@ -29,7 +32,7 @@ class Arms(NamedTuple):
 
     def at(self, arms: Int[Array, " row"]) -> "Arms":
         """Some of the arms, in the order asked for."""
-        return Arms(*self[:2], *(x[arms] for x in self[2:]))
+        return Arms(*self[:3], *(x[arms] for x in self[3:]))
 
 
 class Crude(NamedTuple):

@@ -45,10 +45,16 @@ def joining(frame: pd.DataFrame, evidence: Evidence, catalogue: Catalogue, last:
     """Rows that join fitted ones of the same patients: of each arm and endpoint one total, one median, and so on."""
     found: list[str] = []
     taken: set[tuple] = set()
+    fitted = frame[frame["use"] == "fit"]
+    curves = {
+        (r.study, r.endpoint)
+        for r in fitted.itertuples()
+        if r.statistic in ("survival_at", "event_free_at", "cumulative_incidence")
+    }  # a whole curve holds its median, and most of the ratio
     both = frame[(frame["use"] == "fit") | ((frame["use"] == "check") & (frame["rule"] == "same_patients"))]
     for row in both.sort_values("use", ascending=False, kind="stable").itertuples():  # `fit` before `check`
         study = evidence.studies[row.study]
-        if row.component or unusable(row, study, catalogue, last):
+        if row.component or (row.study, row.endpoint) in curves or unusable(row, study, catalogue, last):
             continue
         number = number_of(*statistic_of(row, study))  # pyright: ignore[reportArgumentType]
         overlapping = any(study.arm(a).overlaps for a in (row.arm, row.versus) if a)

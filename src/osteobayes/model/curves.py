@@ -13,7 +13,9 @@ from osteobayes.evidence.rows import Arms
 from osteobayes.observe import alive, incidence, mixed_death, mixed_hazard, observable, progression
 from osteobayes.observe.grid import cumulative
 from osteobayes.observe.hazards import CellHazards, ascertainment, sre_level
+from osteobayes.schema import COMPONENTS
 
+FRACTURE = COMPONENTS.index("fracture")
 PROGRESSION_STRIDE = 2
 """The progression law compares all pairs of times, so it runs on every second output time."""
 
@@ -71,7 +73,11 @@ def component_hazards(
 ) -> Float[Array, "arm member component time"]:
     """Hazards of the counted components of SRE arms after study effects and ascertainment."""
     factor, level = counted_levels(arms, cells, values, effects)
-    return cells.sre[arms.cell] * (factor[arms.definition][:, None, :] * level[:, :, None])[..., None]
+    hazard = cells.sre[arms.cell]
+    if arms.delay.shape[0]:  # data: some study looks for fractures by scheduled surveys
+        found = jnp.einsum("ams,ast->amt", hazard[:, :, FRACTURE], arms.delay[arms.definition])
+        hazard = hazard.at[:, :, FRACTURE].set(found)
+    return hazard * (factor[arms.definition][:, None, :] * level[:, :, None])[..., None]
 
 
 def total_hazards(
@@ -80,6 +86,10 @@ def total_hazards(
     """Sum of :func:`component_hazards`, by way of the few distinct event definitions."""
     factor, level = counted_levels(arms, cells, values, effects)
     by_definition = jnp.einsum("dk,ckt->dct", factor, cells.sre)
+    if arms.delay.shape[0]:
+        fracture = cells.sre[:, FRACTURE]
+        found = jnp.einsum("cs,dst->dct", fracture, arms.delay)
+        by_definition = by_definition + factor[:, FRACTURE, None, None] * (found - fracture)
     return by_definition[arms.definition[:, None], arms.cell] * level[..., None]
 
 
