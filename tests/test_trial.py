@@ -27,10 +27,12 @@ STUDIES = [
 REPLICATES = 120
 
 
-@pytest.fixture(scope="module")
-def simulator():
+@pytest.fixture(scope="module", params=[False, pytest.param(True, marks=pytest.mark.slow)], ids=["own", "shared"])
+def simulator(request):
+    """Skeletal events have a frailty of their own, or share it with death."""
     evidence = Evidence.load(shipped("datasets")).select(study=STUDIES)
-    return TrialSimulator(Model.build(evidence, PriorSet.load(shipped("priors")), Grid(7.0, 160, 1, 1)))
+    priors, grid = PriorSet.load(shipped("priors")), Grid(7.0, 160, 1, 1)
+    return TrialSimulator(Model.build(evidence, priors, grid, shared_frailty=request.param))
 
 
 @pytest.fixture(scope="module")

@@ -156,6 +156,9 @@ def calibrate(
     model: Annotated[
         str, typer.Option(help="`core`: a cell runs the modules of its agents; `full`: every module everywhere.")
     ] = "core",
+    shared_frailty: Annotated[
+        bool, typer.Option("--shared-frailty", help="The frailty of skeletal events multiplies death too (a variant).")
+    ] = False,
     joint: Annotated[
         bool,
         typer.Option(
@@ -189,7 +192,7 @@ def calibrate(
         run = fit(
             _folders(data, only_data), priors, out, overlay, lambda text: _say(text, as_json), bar.advance,
             lambda run: prepare(run, cancer), chains=chains, draws=draws, tune=tune,
-            seed=seed, cancers=tuple(cancer) if cancer else None, select=select, model=model, joint=joint, without=tuple(without or ()),
+            seed=seed, cancers=tuple(cancer) if cancer else None, select=select, model=model, joint=joint, shared_frailty=shared_frailty, without=tuple(without or ()),
             block=block, prior_draws=prior_draws, starts=starts,
         )  # fmt: skip
     finally:

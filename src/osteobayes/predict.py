@@ -29,10 +29,10 @@ from osteobayes.fit.result import CHUNK, map_chunks
 from osteobayes.model import Model
 from osteobayes.model.curves import effect_vectors
 from osteobayes.observe import (
+    alive,
     cumulative,
     interpolation,
     median,
-    mixed_death,
     mixed_hazard,
     observable,
     quadrature,
@@ -234,22 +234,28 @@ def _simulate_chunk(
         death = hazards.death[which] * jnp.exp(effects["death"][pop["death"]])[:, None]
 
         def scenario(h, d):
-            obs = observable(h[None, None], d[None], v["frailty"], tj)
+            obs = observable(h[None, None], d[None], v["frailty"], tj, model.shared_frailty)
             flow = obs.hazard[0, 0] * obs.at_risk[0]
             ones = jnp.ones(1)
             km, _ = mixed_hazard(obs, ones)
             full = jnp.ones_like(tj)
             mid, reached = median.expected(km[0], tj)
-            alive = mixed_death(d[None], jnp.exp(-cumulative(d, tj))[None], ones)[1]
-            count = rate.mean_count(h[None, None], d[None], v["frailty"], ones, full, q, tj)
-            return flow @ q, jnp.where(reached, 12.0 * mid, jnp.inf), count, alive @ p_end, cumulative(flow, tj)
+            living = alive(d, v["frailty"], tj, model.shared_frailty)
+            count = rate.mean_count(h[None, None], d[None], v["frailty"], ones, full, q, tj, model.shared_frailty)
+            return flow @ q, jnp.where(reached, 12.0 * mid, jnp.inf), count, living @ p_end, cumulative(flow, tj)
 
-        p_sre, mid, count, alive, curve = jax.vmap(scenario)(sre, death)
+        p_sre, mid, count, survival, curve = jax.vmap(scenario)(sre, death)
         share = v["marker_lesion_share"]
         lesion = (path.flux.T @ p13) / path.flux[0]
         skeleton = (path.skeleton_flux.T @ p13) / path.skeleton_flux[0]
         marker = 100.0 * (share * lesion + (1.0 - share) * skeleton - 1.0)
-        out = {"p_sre": p_sre, "median_sre": mid, "mean_sre": count, "survival": alive, "marker_change": marker[which]}
+        out = {
+            "p_sre": p_sre,
+            "median_sre": mid,
+            "mean_sre": count,
+            "survival": survival,
+            "marker_change": marker[which],
+        }
         solved = (path.status == solve.OK)[which]
         return {k: jnp.where(solved, x, jnp.nan) for k, x in out.items()}, jnp.where(solved[:, None], curve, jnp.nan)
 

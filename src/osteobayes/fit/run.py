@@ -75,6 +75,8 @@ class Settings:
     """``core``: a cell runs the modules that its agents switch on; ``full``: all modules in every cell."""
     joint: bool = False
     """All correlated numbers of the same patients in one law, instead of one total an arm (:meth:`Model.build`)."""
+    shared_frailty: bool = False
+    """The frailty of skeletal events multiplies death too."""
     starts: int = 4
     search_iterations: int = 400
     target: float = 0.9
@@ -248,7 +250,7 @@ def build_model(data: Path | Sequence[Path], priors: Path, overlay: Path | None,
         evidence = evidence.select(cancer=settings.cancers)
     return Model.build(
         evidence, PriorSet.load(priors, overlay), Grid(*settings.grid), catalogue, full=settings.model == "full",
-        joint=settings.joint,
+        joint=settings.joint, shared_frailty=settings.shared_frailty,
     )  # fmt: skip
 
 

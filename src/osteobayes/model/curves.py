@@ -101,18 +101,24 @@ def member_death(arms: Arms, cells: CellHazards, effects: Mapping[str, Array], t
     return cells.death[arms.cell] * jnp.exp(log_effect)[:, None, None]
 
 
-def sre_curves(arms: Arms, cells: CellHazards, values, effects, t: Array) -> Curves:
-    """First skeletal event: Kaplan-Meier hazard and at-risk share (deaths censored)."""
+def sre_curves(arms: Arms, cells: CellHazards, values, effects, t: Array, shared: bool = False) -> Curves:
+    """First skeletal event: Kaplan-Meier hazard and at-risk share (deaths censored).
+
+    ``shared``: whether the frailty of skeletal events multiplies death too (here and in :func:`death_curves`).
+    """
     total = total_hazards(arms, cells, values, effects)[:, :, None]
-    obs = jax.vmap(lambda h, d: observable(h, d, values["frailty"], t))(total, member_death(arms, cells, effects))
+    death = member_death(arms, cells, effects)
+    obs = jax.vmap(lambda h, d: observable(h, d, values["frailty"], t, shared))(total, death)
     hazard, at_risk = jax.vmap(mixed_hazard)(obs, arms.weight)
     return Curves(hazard[:, 0], at_risk, obs.hazard[:, :, 0], obs.at_risk, stay(arms, values, effects, t))
 
 
-def death_curves(arms: Arms, cells: CellHazards, values, effects, t: Array) -> Curves:
-    """Overall survival."""
+def death_curves(arms: Arms, cells: CellHazards, values, effects, t: Array, shared: bool = False) -> Curves:
+    """Overall survival; under shared frailty the observable hazard is ``h_D / (1 + theta H_D)``."""
     death = member_death(arms, cells, effects, treated=True)
-    living = jax.vmap(lambda d: alive(d, values["frailty"], t))(death)
+    living = jax.vmap(lambda d: alive(d, values["frailty"], t, shared))(death)
+    if shared:
+        death = death / (1.0 + values["frailty"] * cumulative(death, t))
     hazard, at_risk = jax.vmap(mixed_death)(death, living, arms.weight)
     return Curves(hazard, at_risk, death, living, stay(arms, values, effects, t))
 
@@ -167,8 +173,11 @@ DEATH_COUNTS = ("PFS", "BMFS")
 """Kinds of which death is an event; of the others it is a competitor."""
 
 
-def event_curves(kind: str, arms: Arms, cells: CellHazards, values, effects, t: Array) -> Curves:
-    """Curves of an event that happens once; death counts (`DEATH_COUNTS`) or competes."""
+def event_curves(kind: str, arms: Arms, cells: CellHazards, values, effects, t: Array, shared: bool = False) -> Curves:
+    """Curves of an event that happens once; death counts (`DEATH_COUNTS`) or competes.
+
+    These events have no frailty of their own, and deaths beside them none either, whatever ``shared``.
+    """
     event, death = EVENTS[kind](arms, cells, values, effects, t)
     free = jnp.exp(-cumulative(event + death, t))
     if kind in DEATH_COUNTS:

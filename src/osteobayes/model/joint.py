@@ -81,6 +81,8 @@ class Model:
     method: str = "runge_kutta"
     full: bool = False
     """Whether every module runs in every cell (`--model full`), instead of those that a cell's agents switch on."""
+    shared_frailty: bool = False
+    """Whether the frailty of skeletal events multiplies death too (a variant)."""
 
     @classmethod
     def build(
@@ -92,6 +94,7 @@ class Model:
         use: str = "fit",
         full: bool = False,
         joint: bool = False,
+        shared_frailty: bool = False,
     ) -> "Model":
         """Join evidence and priors.
 
@@ -105,6 +108,8 @@ class Model:
             Every module in every cell.
         joint
             All correlated numbers of the same patients in one law (level 2), instead of one total an arm (level 1).
+        shared_frailty
+            The frailty of skeletal events multiplies death too: who has many events dies earlier.
 
         Raises
         ------
@@ -143,7 +148,7 @@ class Model:
                 "mark those rows `check`, or take the prior's source away"
             )
         _require(priors, catalogue)
-        return cls(evidence, priors, packed, catalogue, grid, full=full)
+        return cls(evidence, priors, packed, catalogue, grid, full=full, shared_frailty=shared_frailty)
 
     def with_therapies(self, folder: str | Path) -> "Model":
         """The same model with further agents: a folder of YAML files as in ``priors/therapies``, potency priors included.
@@ -261,7 +266,9 @@ class Model:
     def expected(self, values: Mapping[str, Array], data: Data, method: str | None = None) -> tuple[dict, Array]:
         """Arguments of each family's likelihood, and the number of cells that could not be solved."""
         cells, path = self.hazards(values, data, method)
-        return likelihood.expected(values, cells, data, data["years"]), (path.status != solve.OK).sum()
+        return likelihood.expected(values, cells, data, data["years"], self.shared_frailty), (
+            path.status != solve.OK
+        ).sum()
 
     def log_likelihood(self, sites: Mapping[str, Array], data: Data, method: str | None = None) -> dict[str, Array]:
         """Log likelihood of every outcome by family (unweighted); -inf everywhere if a cell could not be solved."""
@@ -350,7 +357,12 @@ class Model:
     def fingerprint(self) -> str:
         """Hash of priors, agents, rows, grid and modules: what makes two fits the same."""
         agents = {a for cell in self.packed.cells for a in cell.regimen.agents}
-        text = self.priors.fingerprint() + repr(self.grid) + repr(self.full) + "".join(map(str, self.packed.cells))
+        text = (
+            self.priors.fingerprint()
+            + repr(self.grid)
+            + repr((self.full, self.shared_frailty))
+            + "".join(map(str, self.packed.cells))
+        )
         text += "".join(repr(self.catalogue.agents[a]) for a in sorted(agents))
         text += "".join(f"{f}{v.tobytes().hex()}" for f, v in self.packed.observed.items())
         return hashlib.sha256(text.encode()).hexdigest()[:16]

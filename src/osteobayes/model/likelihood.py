@@ -53,6 +53,8 @@ class Context:
     cells: CellHazards
     data: Mapping[str, Any]
     t: Array
+    shared: bool = False
+    """Whether the frailty of skeletal events multiplies death too."""
 
     @cached_property
     def effects(self) -> dict[str, Array]:
@@ -63,7 +65,7 @@ class Context:
     def curves(self) -> dict[str, Curves]:
         """Curves by kind."""
         return {
-            k: CURVES[k](a, self.cells, self.values, self.effects, self.t)
+            k: CURVES[k](a, self.cells, self.values, self.effects, self.t, self.shared)
             for k, a in self.data["arms"].items()
             if a.cell.shape[0]
         }
@@ -98,7 +100,7 @@ def _crude(c: Context, rows: Mapping[str, Any]) -> Arguments:
 
 def _split(c: Context, r: Any) -> Arguments:
     hazard, death, weight, stays = c.components(r.arm)
-    obs = jax.vmap(lambda h, d: observable(h, d, c.values["frailty"], c.t))(hazard, death)
+    obs = jax.vmap(lambda h, d: observable(h, d, c.values["frailty"], c.t, c.shared))(hazard, death)
     first = jax.vmap(crude.first_event)(obs, weight, stays, r.quadrature)
     return {"shares": jax.vmap(split.expected)(first), "total": r.total}
 
@@ -202,7 +204,7 @@ def _rate_ratio(c: Context, rows: Mapping[str, Any]) -> Arguments:
 
         def side(arm: Array) -> tuple[Array, Array, Array, Array, Array]:
             hazard, death, weight, stays = c.components(arm)
-            rates, living = jax.vmap(lambda h, d: recurrent(h, d, c.values["frailty"], c.t))(hazard, death)
+            rates, living = jax.vmap(lambda h, d: recurrent(h, d, c.values["frailty"], c.t, c.shared))(hazard, death)
             return rates.sum(axis=2), living, weight, stays, hazard.sum(axis=2)
 
         rate1, living1, weight1, stay1, _ = side(r.treated)
@@ -238,14 +240,14 @@ def _rate(c: Context, rows: Mapping[str, Any]) -> Arguments:
 
     def one(law: str, n: Array, gap: Array, *arm: Array) -> tuple[Array, Array]:
         hazard, death, weight, stays, q = arm
-        shared = (hazard, death, theta, weight, stays, q, t)
+        drawn = (hazard, death, theta, weight, stays, q, t, c.shared)
         if law == "count":
-            return rate.mean_count(*shared, gap=gap), rate.sd_count(n, *shared, gap=gap)
+            return rate.mean_count(*drawn, gap=gap), rate.sd_count(n, *drawn, gap=gap)
         if law == "pooled":
-            return rate.pooled_rate(*shared, gap=gap), rate.sd_pooled(n, *shared, gap=gap)
+            return rate.pooled_rate(*drawn, gap=gap), rate.sd_pooled(n, *drawn, gap=gap)
         if law == "period":
-            return rate.period_rate(*shared, length=PERIOD_YEARS), rate.sd_period(n, *shared, length=PERIOD_YEARS)
-        return rate.mean_rate(*shared), jnp.full_like(n, jnp.nan)
+            return rate.period_rate(*drawn, length=PERIOD_YEARS), rate.sd_period(n, *drawn, length=PERIOD_YEARS)
+        return rate.mean_rate(*drawn), jnp.full_like(n, jnp.nan)
 
     blocks = []
     for law, r in rows.items():
@@ -480,7 +482,7 @@ FAMILY: dict[str, Family] = {
 
 
 def expected(
-    values: Mapping[str, Array], cells: CellHazards, data: Mapping[str, Any], t: Array
+    values: Mapping[str, Array], cells: CellHazards, data: Mapping[str, Any], t: Array, shared: bool = False
 ) -> dict[str, Arguments]:
     """Arguments of each family's likelihood, one leading entry an outcome.
 
@@ -495,8 +497,10 @@ def expected(
         reference arm's own number).
     t
         Output times, years.
+    shared
+        Whether the frailty of skeletal events multiplies death too.
     """
-    context = Context(values, cells, data, t)
+    context = Context(values, cells, data, t, shared)
     out: dict[str, Arguments] = {}
     for family, f in FAMILY.items():
         if family in data["rows"]:

@@ -72,7 +72,7 @@ class TrialSimulator:
 
         def hazards(values: Mapping[str, Array], data: Mapping[str, Any]) -> dict[str, Any]:
             cells, path = model.hazards(values, data)  # pyright: ignore[reportArgumentType]
-            c = likelihood.Context(values, cells, data, data["years"])
+            c = likelihood.Context(values, cells, data, data["years"], model.shared_frailty)
             out: dict[str, Any] = {"failed": (path.status != solve.OK).sum()}
             for kind, a in data["arms"].items():
                 if not a.cell.shape[0]:
@@ -87,7 +87,7 @@ class TrialSimulator:
                     event = event[:, :, None]
                 dropout = values["dropout"] * jnp.exp(c.effects["dropout"][a.dropout])
                 out[kind] = {"event": event, "death": death, "dropout": jnp.where(a.dropout > 0, dropout, 0.0)}
-            out["expected"] = likelihood.expected(values, cells, data, data["years"])
+            out["expected"] = likelihood.expected(values, cells, data, data["years"], model.shared_frailty)
             return out
 
         return jit(hazards)
@@ -187,10 +187,11 @@ class _Groups:
         rng = np.random.default_rng([self.key, zlib.crc32(f"{study}/{name}".encode())])
         share = arms.administrative[arm]
         ends = np.interp(rng.uniform(size=n), share[::-1], self.t[::-1])
+        frail = kind == "SRE" or (kind == "OS" and self.model.shared_frailty)
         return individual.draw(
             rng, int(n), np.asarray(hazards["event"][arm]), np.asarray(hazards["death"][arm]), self.t,
-            np.asarray(arms.weight[arm]), self.frailty if kind == "SRE" else 0.0, float(hazards["dropout"][arm]),
-            administrative=ends,
+            np.asarray(arms.weight[arm]), self.frailty if frail else 0.0, float(hazards["dropout"][arm]),
+            shared=self.model.shared_frailty, administrative=ends,
         )  # fmt: skip
 
     def _printed(self, study: str, name: str) -> int:
