@@ -191,10 +191,11 @@ def pack(
     grid: Grid,
     quadrature,
     interpolation,
+    correlation: Callable[..., np.ndarray],
     accrual_share: float = 0.6,
     default_horizon: float = 36.0,
     use: str = "fit",
-    together: Callable[..., np.ndarray] | None = None,
+    joint: bool = False,
 ) -> Packed:
     """Pack the rows with ``use`` into arrays.
 
@@ -202,15 +203,16 @@ def pack(
     ----------
     evidence, catalogue, grid
         Published numbers, agents, time grid.
-    quadrature, interpolation
-        :func:`osteobayes.observe.quadrature` and ``interpolation`` (handed in: this room is above `observe`).
+    quadrature, interpolation, correlation
+        :func:`osteobayes.observe.quadrature`, ``interpolation`` and ``patient_set.working_correlation`` (handed in: this room is
+        above `observe`).
     accrual_share, default_horizon
         Assumptions where a source prints neither (constants of ``priors/markers.yaml``).
     use
         Which rows: ``fit``, or ``check`` for comparison with what was not fitted.
-    together
-        :func:`osteobayes.observe.patient_set.working_correlation` for level 2: beside the rows that are fitted, the other
-        totals, medians, counts, rates and ratios of the same patients (rule ``same_patients``), all of one endpoint in one set.
+    joint
+        Level 2: beside the rows that are fitted, the other totals, medians, counts, rates and ratios of the same patients
+        (rule ``same_patients``), all of one endpoint in one set. Otherwise only contrasts that share a control make a set.
     """
     b = _Builder(evidence, catalogue, grid, accrual_share, default_horizon)
     for dim in (
@@ -221,7 +223,7 @@ def pack(
     t = grid.years
     last = float(t[-1])
     frame = evidence.outcomes
-    wanted = frame[(frame["use"] == use) | (joining(frame, evidence, catalogue, last) if together else False)]
+    wanted = frame[(frame["use"] == use) | (joining(frame, evidence, catalogue, last) if joint else False)]
     reasons = [unusable(row, evidence.studies[row.study], catalogue, last) for row in wanted.itertuples()]
     left_out = {o: why for o, why in zip(wanted["outcome_id"], reasons, strict=True) if why}
     rows = wanted[[not why for why in reasons]]
@@ -392,7 +394,7 @@ def pack(
         arguments = (b.arm(kind, study.id, row.arm, definition_of(described, study)), q, at_risk, edges[1:][inside])
         add("interval", kind, name, described, data.intervals.events[inside].astype(float), arguments)
 
-    return replace(_assemble(b, found, together), left_out=left_out)
+    return replace(_assemble(b, found, correlation, joint), left_out=left_out)
 
 
 def _stack(items: list, width: int | None = None) -> list[np.ndarray]:
@@ -499,8 +501,8 @@ def _column(values: Sequence) -> np.ndarray:
     )
 
 
-def _anchored(entries: Sequence[Entry], numbers: Mapping[str, Sequence[Entry]]) -> list[tuple]:
-    """Arguments of hazard ratios with the reference arm's own fitted total or median, if there is one."""
+def _anchored(entries: Sequence[Entry], numbers: Mapping[str, Sequence[Entry]], in_set: set[str]) -> list[tuple]:
+    """Arguments of hazard ratios with the reference arm's own fitted total or median, if there is one outside a set."""
     where = {
         (e.described["study"], e.described["arm"], e.described["endpoint"], family): i
         for family in ("crude", "median")
@@ -511,18 +513,22 @@ def _anchored(entries: Sequence[Entry], numbers: Mapping[str, Sequence[Entry]]) 
     for e in entries:
         d = e.described
         at = {f: where.get((d["study"], d["versus"], d["endpoint"], f)) for f in ("crude", "median")}
-        if d["component"]:
+        if d["component"] or e.outcome in in_set:
             at = dict.fromkeys(at)
         crude, median = at["crude"], at["median"] if at["crude"] is None else None
         out.append((*e.arguments, float(crude is not None), float(median is not None), crude or 0, median or 0))
     return out
 
 
-def _assemble(b: _Builder, found: Mapping[str, list[Entry]], together: Callable[..., np.ndarray] | None) -> Packed:
+def _assemble(
+    b: _Builder, found: Mapping[str, list[Entry]], correlation: Callable[..., np.ndarray], joint: bool
+) -> Packed:
     # JAX hands a compiled function the entries of a dict in the order of their keys: so are blocks, and outcomes within a family
     ordered = {f: sorted(e, key=lambda x: x.block) for f, e in found.items() if e}
     sets = sets_of(b.evidence.studies, ordered)
-    if together and (entries := entries_of(sets, ordered, together)):
+    linked = [g for g in sets if joint or g.contrasts > 1]
+    in_set = {o for g in linked for o in g.outcomes}
+    if entries := entries_of(linked, ordered, correlation):
         ordered["patient_set"] = entries
     data: dict = {}
     for family, entries in ordered.items():
@@ -531,8 +537,7 @@ def _assemble(b: _Builder, found: Mapping[str, list[Entry]], together: Callable[
             data[family] = padded(arguments)  # pyright: ignore[reportArgumentType]
             continue
         if family == "hazard_ratio":
-            anchors = {f: [] if together else ordered.get(f, []) for f in ("crude", "median")}
-            arguments = _anchored(entries, anchors)
+            arguments = _anchored(entries, {f: ordered.get(f, []) for f in ("crude", "median")}, in_set)
         blocks: dict[str, list[tuple]] = {}
         for e, a in zip(entries, arguments, strict=True):
             blocks.setdefault(e.block, []).append(a)

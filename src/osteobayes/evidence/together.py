@@ -78,6 +78,11 @@ class Together(NamedTuple):
     variance: tuple[float, ...]
     """Variance of each arm's log hazard up to a common factor."""
 
+    @property
+    def contrasts(self) -> int:
+        """How many of the numbers compare two arms."""
+        return sum(isinstance(side, tuple) for _, side in self.kinds)
+
 
 def sets_of(studies: Mapping[str, Study], ordered: Mapping[str, Sequence[Entry]]) -> tuple[Together, ...]:
     """Sets of numbers of the same patients and endpoint, of at least two numbers."""

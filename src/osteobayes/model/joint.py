@@ -130,10 +130,11 @@ class Model:
             grid,
             quadrature,
             interpolation,
+            patient_set.working_correlation,
             float(share),  # pyright: ignore[reportArgumentType]
             float(horizon),  # pyright: ignore[reportArgumentType]
             use=use,  # type: ignore[arg-type]
-            together=patient_set.working_correlation if joint else None,
+            joint=joint,
         )
         if not packed.outcomes:
             raise EvidenceError(
