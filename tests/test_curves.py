@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from test_evidence import BAD, row
 
+from osteobayes.cycle import Grid
 from osteobayes.errors import EvidenceError
 from osteobayes.evidence import Evidence, validate
+from osteobayes.model import Model
+from osteobayes.priors import PriorSet
 from osteobayes.schema import OUTCOME_COLUMNS, time_in_years
 from osteobayes.survival import kaplan_meier, median
 
@@ -268,7 +271,20 @@ def test_curves_stay_with_their_studies(tmp_path):
     assert evidence.drop(study="trial").curves == {}
 
 
-def test_the_model_says_that_it_cannot_use_a_curve_yet(tmp_path):
+def test_a_fitted_curve_enters_the_likelihood_by_intervals(tmp_path):
+    """Events of each interval among those at risk at its beginning, less half of those censored in it."""
     evidence = Evidence.load(study(tmp_path, FILES))
     found = evidence.uses().set_index("outcome_id").loc["trial/curve_os_placebo"]
-    assert found["use"] == "fit" and found["unusable"] == "no likelihood of interval counts of a curve yet"
+    assert tuple(found[["use", "family", "block", "unusable"]]) == ("fit", "interval", "OS", "")
+    packed = Model.build(evidence, PriorSet.load(), Grid(7.0, 160, 1, 1)).packed
+    place = packed.outcomes["interval"].index("trial/curve_os_placebo")
+    counts = evidence.curves["trial/curve_os_placebo"].intervals
+    inside = counts.edges[1:] <= packed.grid.years[-1]
+    assert inside.sum() >= 3
+    rows = packed.data["interval"]["OS"]
+    events = packed.observed["interval"][place]
+    np.testing.assert_array_equal(events[np.isfinite(events)], counts.events[inside])
+    at_risk = rows.at_risk[place]
+    np.testing.assert_allclose(at_risk[np.isfinite(at_risk)], (counts.at_risk - counts.censored / 2)[inside])
+    np.testing.assert_allclose(rows.quadrature[place].sum(axis=1)[: inside.sum()], counts.edges[1:][inside])
+    assert packed.table.loc["trial/curve_os_placebo", "kind"] == "OS"
