@@ -172,7 +172,7 @@ def calibrate(
         list[str] | None, typer.Option(help="Fit only studies with this cancer; may be repeated.")
     ] = None,
     chains: Annotated[int, typer.Option(min=1)] = 4,
-    draws: Annotated[int, typer.Option(min=1, help="Draws a chain.")] = 850,
+    draws: Annotated[int, typer.Option(min=1, help="Draws a chain.")] = 1000,
     tune: Annotated[int, typer.Option(min=1, help="Warm-up iterations a chain.")] = 225,
     seed: Annotated[int, typer.Option()] = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder (created).")] = None,

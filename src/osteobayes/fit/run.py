@@ -63,7 +63,7 @@ class Settings:
     """
 
     chains: int = 4
-    draws: int = 850
+    draws: int = 1000
     tune: int = 225
     seed: int = 0
     cancers: tuple[str, ...] | None = None
