@@ -83,7 +83,14 @@ def test_validate_as_json(capfd):
     assert code == 0 and found["problems"] == []
     by_id = {row["outcome_id"]: row for row in found["rows"]}
     assert by_id["vision/os_hr"]["unusable"] == "" and by_id["vision/os_hr"]["use"] == "fit"
-    assert by_id["prevail/os_6_placebo"]["unusable"].startswith("no likelihood of survival_at")
+    assert by_id["prevail/os_6_placebo"]["family"] == "landmark" and by_id["prevail/os_6_placebo"]["block"] == "OS"
+    assert by_id["latitude/pain_progression_hr"]["unusable"].startswith("no likelihood of hazard_ratio of pain")
+
+
+def test_validate_says_how_much_the_numbers_of_the_same_patients_would_claim(capfd, data):
+    code, out, _ = run(capfd, "validate", str(data))
+    assert code == 0 and "nominal over actual SD" in out
+    assert "level 1): 1 sets, 0 of them would overstate" in out and "stopeck2010_136 SRE: 0.48" in out
 
 
 def test_show_prints_a_network(capfd, tmp_path, data):
