@@ -129,10 +129,11 @@ class TrialSimulator:
         groups = _Groups(model, solved, float(model.values(parameters, model.data)["frailty"]), key, sizes or {})
         rows: list[dict[str, Any]] = []
         for family, ids in model.packed.outcomes.items():
+            if family == "patient_set":
+                continue  # no number of its own
             blocks = model.packed.data[family]
-            flat = [(b, blocks[b], i) for b in blocks for i in range(_length(blocks[b]))] if isinstance(blocks, dict) else [
-                ("", blocks, i) for i in range(len(ids))
-            ]  # fmt: skip
+            named = blocks.items() if isinstance(blocks, dict) else [("", blocks)]
+            flat = [(block, r, i) for block, r in named for i in range(len(r[0]))]
             for at, (outcome, (block, r, i)) in enumerate(zip(ids, flat, strict=True)):
                 if outcome not in mine.index:
                     continue
@@ -154,10 +155,6 @@ class TrialSimulator:
         n = float(row["n"]) if "n" in row else np.nan
         value = likelihood.as_printed(family, block, np.asarray(drawn), n)
         return {"value": value if np.ndim(value) else float(value), "n": n}
-
-
-def _length(rows: Any) -> int:
-    return len(next(iter(rows)))
 
 
 class _Groups:
