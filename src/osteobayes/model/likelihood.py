@@ -189,7 +189,8 @@ def _hazard_ratio(c: Context, rows: Mapping[str, Any], others: Mapping[str, Argu
             y = curves.at_risk * curves.stay
             sides = (curves.hazard[r.treated], y[r.treated], curves.hazard[r.reference], y[r.reference])
             rho = jnp.where(r.has_median > 0, exact(b, *sides, r.quadrature, c.t, q_x, r.allocation), rho)
-        rho = jnp.clip(rho, -0.95, 0.95)
+        # far from the data a curve ends at once and its correlation has no derivative; a force without that small part is as valid
+        rho = jax.lax.stop_gradient(jnp.clip(jnp.where(jnp.isfinite(rho), rho, 0.0), -0.95, 0.95))
         z = jnp.zeros_like(b)
         for name, has, index in (("crude", r.has_crude, r.crude), ("median", r.has_median, r.median)):
             if name in residuals:
