@@ -21,21 +21,6 @@ from osteobayes.observe import patients as individual
 from osteobayes.observe.patients import Patients
 from osteobayes.precision import jit
 
-PATIENTS = (
-    "crude",
-    "split",
-    "completion",
-    "median",
-    "landmark",
-    "interval",
-    "hazard_ratio",
-    "rate_ratio",
-    "ratio",
-    "rate",
-)
-"""Families that are counted on patients; the others (registries, responses, markers) are drawn by their own `simulate`."""
-
-
 @dataclass(frozen=True)
 class SimulatedTrial:
     """One simulated study.
@@ -139,7 +124,7 @@ class TrialSimulator:
                     continue
                 base = {"outcome": outcome, "family": family, "block": block}
                 row = {name: np.asarray(values)[i] for name, values in r._asdict().items()}
-                if family in PATIENTS:
+                if family in _COUNT:
                     rows += [base | found for found in _COUNT[family](groups, block, row)]
                 else:
                     rows.append(base | self._drawn(solved["expected"][family], family, at, block, row, key))
@@ -345,6 +330,7 @@ _COUNT = {
     "crude": _crude, "split": _split, "completion": _completion, "median": _median, "landmark": _landmark,
     "interval": _interval, "hazard_ratio": _hazard_ratio, "rate_ratio": _rate_ratio, "ratio": _ratio, "rate": _rate,
 }  # fmt: skip
+"""Families that are counted on patients; the others (registries, responses, markers) are drawn by their own `simulate`."""
 
 
 def simulate_trial(
