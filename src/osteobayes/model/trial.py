@@ -21,6 +21,7 @@ from osteobayes.observe import patients as individual
 from osteobayes.observe.patients import Patients
 from osteobayes.precision import jit
 
+
 @dataclass(frozen=True)
 class SimulatedTrial:
     """One simulated study.
