@@ -74,6 +74,10 @@ def test_comparing_solvers():
     rng = np.random.default_rng(0)
     poor = check.compare_log_likelihoods(tight + rng.normal(0, 1.0, 50), tight)
     assert 0.1 < poor["efficiency"] < 0.7 and poor["effective_draws"] == pytest.approx(50 * poor["efficiency"])
+    tails = rng.pareto(0.8, 400) + 1.0  # importance ratios whose variance is infinite: k = 1/0.8
+    hopeless = check.compare_log_likelihoods(np.zeros(400), np.log(tails))
+    assert poor["pareto_k"] < 0.7 < hopeless["pareto_k"] and "Pareto k" in hopeless["sentence"]
+    assert np.isnan(check.compare_log_likelihoods(tight[:10] + 0.1 * rng.normal(size=10), tight[:10])["pareto_k"])
     failed = check.compare_log_likelihoods(np.where(np.arange(50) == 3, -np.inf, tight), tight)
     assert (failed["failed"], failed["draws"]) == (1, 50) and failed["sentence"].endswith(
         "1 draws could not be compared."

@@ -6,6 +6,7 @@ from concurrent.futures import Future
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 
 from osteobayes.cycle.fluxes import ACTIONS, FRACTIONS
@@ -56,6 +57,7 @@ def test_a_run_holds_every_group_and_key(finished):
         "max_rhat",
         "min_ess_bulk",
         "min_ess_tail",
+        "bfmi",
         "divergences",
         "solver_failures",
         "coverage_90",
@@ -67,6 +69,8 @@ def test_a_run_holds_every_group_and_key(finished):
     }
     assert keys <= set(json.loads((run.path / "diagnostics.json").read_text()))
     assert (run.path / "inputs.zip").is_file()
+    learned = pd.read_csv(run.path / "parameters.csv", keep_default_na=False).set_index(["parameter", "level"])
+    assert learned.loc[("sre_baseline", "breast"), "contraction"] > learned.loc[("sre_baseline", "lung"), "contraction"]
     assert not list(run.path.rglob("*.part"))
 
 

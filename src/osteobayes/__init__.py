@@ -11,6 +11,8 @@ chosen afterwards. The public names below are loaded on first use.
 `courses`                 trajectories under regimens, straight from the priors
 `Model`                   the joint density of evidence, priors and vicious cycle
 `calibrate`, `Run`        sampling, and its stored result
+`fit`                     sampling in memory by NumPyro, PyMC, nutpie or BlackJAX
+`Posterior`               draws of `model.pymc()` or `model.numpyro()` by any sampler
 `predict`                 regimens and contrasts, each with interval, population and grade
 `simulate_trial`          a study patient by patient, and its table computed from them
 ========================  ==============================================================
@@ -26,7 +28,7 @@ import jax
 if TYPE_CHECKING:
     from osteobayes.cycle import Regimen
     from osteobayes.evidence import Evidence, validate
-    from osteobayes.fit import Run, calibrate
+    from osteobayes.fit import Posterior, Run, calibrate, fit
     from osteobayes.model import Model, simulate_trial
     from osteobayes.predict import predict
     from osteobayes.priors import PriorSet
@@ -42,11 +44,13 @@ except metadata.PackageNotFoundError:  # a source tree on the path that was neve
 _ROOM = {
     "Evidence": "evidence",
     "Model": "model",
+    "Posterior": "fit",
     "PriorSet": "priors",
     "Regimen": "cycle",
     "Run": "fit",
     "calibrate": "fit",
     "courses": "solve",
+    "fit": "fit",
     "predict": "predict",
     "simulate_trial": "model",
     "validate": "evidence",
@@ -55,12 +59,14 @@ _ROOM = {
 __all__ = [
     "Evidence",
     "Model",
+    "Posterior",
     "PriorSet",
     "Regimen",
     "Run",
     "__version__",
     "calibrate",
     "courses",
+    "fit",
     "predict",
     "simulate_trial",
     "validate",

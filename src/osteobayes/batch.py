@@ -19,9 +19,10 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from osteobayes import fit
 from osteobayes.errors import OsteobayesError, Problem, RunError, _ProblemsError
 from osteobayes.fit import Run, Settings
+from osteobayes.fit import calibrate as calibrate_one
+from osteobayes.fit import resume as resume_one
 from osteobayes.fit.run import write_atomically
 from osteobayes.paths import shipped
 from osteobayes.schema import read_model
@@ -142,8 +143,8 @@ def headline(run: Run) -> dict[str, float]:
 def run_batch(
     jobs: Sequence[Job],
     folder: str | Path,
-    calibrate: Callable[..., Run] = fit.calibrate,
-    resume: Callable[..., Run] = fit.resume,
+    calibrate: Callable[..., Run] = calibrate_one,
+    resume: Callable[..., Run] = resume_one,
     summary: Callable[[Run], Mapping[str, float]] | None = headline,
     report: Callable[[str], None] = lambda text: None,
 ) -> pd.DataFrame:

@@ -32,6 +32,8 @@ LEAST_COVERAGE = 0.85
 """In-sample 90 % coverage below this is flagged: fitted numbers are used twice, so theirs is rather too high."""
 LEAST_WIDTH = 0.8
 """A prior-only contrast narrower than this share of its prior is not prior-only, or its prior leaks."""
+LEAST_FOR_TAIL = 25
+"""Draws from which the tail of importance ratios can be fitted."""
 TWO_SDS = (0.05, 0.5, 0.95)
 
 
@@ -309,7 +311,7 @@ def _control_arrays(model: Model, arms: list[tuple[str, str]]) -> tuple[list[Cel
     return list(cells), packed, [(s in seen, s in progressions) for s, _ in arms]
 
 
-def solver_check(run: Run, draws: int = 20, reference: str = "diffrax_tight") -> dict[str, Any]:
+def solver_check(run: Run, draws: int = 100, reference: str = "diffrax_tight") -> dict[str, Any]:
     """Log likelihood of thinned draws with the default solver against a tight one that sees exposures every half day.
 
     Parameters
@@ -360,27 +362,37 @@ def compare_log_likelihoods(default: np.ndarray, tight: np.ndarray) -> dict[str,
     -------
     dict
         ``draws, failed`` (not finite with either), ``max_abs_difference, mean_difference, sd_difference`` (nats, tight
-        minus default; a common shift is harmless, the sd is not), ``effective_draws`` (of the importance ratios) and
-        ``efficiency`` (their share of the draws), ``sentence``.
+        minus default; a common shift is harmless, the sd is not), ``effective_draws`` (of the importance ratios),
+        ``efficiency`` (their share of the draws), ``pareto_k`` (shape of the tail of the ratios; above 0.7 the draws of the
+        default solver do not stand for those of the tight one; NaN with fewer than 25 draws), ``sentence``.
     """
+    from arviz_stats.base import array_stats
+
     default, tight = np.asarray(default, dtype=float), np.asarray(tight, dtype=float)
     if default.shape != tight.shape or default.ndim != 1 or not default.size:
         raise OsteobayesError("the two solvers need one log likelihood each for the same draws")
     both = np.isfinite(default) & np.isfinite(tight)
     out: dict[str, Any] = {"draws": len(default), "failed": int((~both).sum())}
     if not both.any():
-        nothing = dict.fromkeys(["max_abs_difference", "mean_difference", "sd_difference", "efficiency"], float("nan"))
+        names = ["max_abs_difference", "mean_difference", "sd_difference", "efficiency", "pareto_k"]
+        nothing = dict.fromkeys(names, float("nan"))
         return out | nothing | {"effective_draws": 0.0, "sentence": "No draw could be solved with both solvers."}
     difference = (tight - default)[both]
     ratio = np.exp(difference - difference.max())
     effective = float(ratio.sum() ** 2 / (ratio**2).sum())
+    k = (
+        float(array_stats.psislw(difference)[1])
+        if len(difference) >= LEAST_FOR_TAIL and difference.std() > 1e-9
+        else np.nan
+    )
     out |= {
         "max_abs_difference": float(np.abs(difference).max()), "mean_difference": float(difference.mean()),
         "sd_difference": float(difference.std()), "effective_draws": effective, "efficiency": effective / len(difference),
+        "pareto_k": k,
     }  # fmt: skip
     sentence = (
         f"The log likelihood of {len(difference)} draws differs from a tight solve by at most "
-        f"{out['max_abs_difference']:.3g} nats (sd {out['sd_difference']:.2g}); reweighting would keep {out['efficiency']:.0%}."
+        f"{out['max_abs_difference']:.3g} nats (sd {out['sd_difference']:.2g}); reweighting would keep {out['efficiency']:.0%} (Pareto k {k:.2f})."
     )
     if out["failed"]:
         sentence += f" {out['failed']} draws could not be compared."

@@ -173,7 +173,7 @@ def calibrate(
     ] = None,
     chains: Annotated[int, typer.Option(min=1)] = 4,
     draws: Annotated[int, typer.Option(min=1, help="Draws a chain.")] = 1000,
-    tune: Annotated[int, typer.Option(min=1, help="Warm-up iterations a chain.")] = 225,
+    tune: Annotated[int, typer.Option(min=1, help="Warm-up iterations a chain.")] = 450,
     seed: Annotated[int, typer.Option()] = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder (created).")] = None,
     as_json: Json = False,

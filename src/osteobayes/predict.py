@@ -24,7 +24,7 @@ from jaxtyping import Array
 from osteobayes import solve
 from osteobayes.cycle import Cell, Regimen
 from osteobayes.errors import OsteobayesError, RunError
-from osteobayes.fit import Run
+from osteobayes.fit import Posterior, Run
 from osteobayes.fit.result import CHUNK, map_chunks
 from osteobayes.model import Model
 from osteobayes.model.curves import effect_vectors
@@ -155,7 +155,7 @@ def population_arrays(model: Model, population: str, cancer: str) -> dict[str, n
     }  # fmt: skip
 
 
-def _draws(run: Run, group: str, limit: int | None, model: Model | None = None) -> dict[str, np.ndarray]:
+def _draws(run: Run | Posterior, group: str, limit: int | None, model: Model | None = None) -> dict[str, np.ndarray]:
     """Parameters of the stored draws, flattened [draw, ...]; thinned evenly to ``limit``.
 
     A potency that the run does not know (``model`` has agents that came after it) is drawn from its prior.
@@ -181,7 +181,7 @@ def _constants(model: Model) -> dict[str, Any]:
 
 
 def simulate(
-    run: Run,
+    run: Run | Posterior,
     scenarios: Sequence[Scenario],
     horizon_months: float,
     group: str,
@@ -194,7 +194,7 @@ def simulate(
     return map_chunks(lambda chunk: mapped(fixed, chunk), draws, len(next(iter(draws.values()))), 2)
 
 
-def _simulator(run: Run):
+def _simulator(run: Run | Posterior):
     """The compiled program of a run; what is asked is an argument, so it serves every cancer and population with as many cells."""
     return run._memory.setdefault("simulate", jit(partial(_simulate_chunk, run.model)))
 
@@ -311,7 +311,7 @@ def _scenarios(
 
 
 def predict(
-    run: Run,
+    run: Run | Posterior,
     regimens: Sequence[str | Regimen] | str,
     cancer: str,
     population: str,
@@ -326,7 +326,7 @@ def predict(
     Parameters
     ----------
     run
-        A finished run.
+        A finished run, or draws of any sampler (``Posterior.of(model, tree)``).
     regimens
         Regimens as text (or one).
     cancer

@@ -8,7 +8,7 @@ number in a file does not compile anything again.
 
 import hashlib
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -310,11 +310,11 @@ class PriorSet:
                 out[p.name] = {}
         return out
 
-    def site_distribution(self, site: Site, values: Sites, hyper: Hyper) -> tuple[str, tuple[Array, ...]]:
+    def site_distribution(self, site: Site, values: Sites, hyper: Hyper) -> tuple[str, tuple[Any, ...]]:
         """Family and arguments of a site, given earlier sites (a centred effect depends on its SD)."""
         p = self.parameters[site.parameter]
         h = hyper[site.parameter]
-        ones = jnp.ones(site.shape)
+        ones = np.ones(site.shape)  # NumPy: `values` may be symbols of PyTensor
         if p.family == "effect":
             return "normal", (0.0 * ones, _between_sd(p, values, hyper) * ones if p.centered else ones)
         if p.pooling == "cancer":
@@ -329,8 +329,11 @@ class PriorSet:
             return "halfnormal", (h["scale"],)
         return "beta", (h["a"], h["b"])
 
-    def values(self, sites: Sites, hyper: Hyper) -> dict[str, Array]:
-        """Parameters (natural scale) from site values; constants included, those of an empty dim left out (as in `sites`)."""
+    def values(self, sites: Sites, hyper: Hyper, exp: Callable[[Any], Any] = jnp.exp) -> dict[str, Array]:
+        """Parameters (natural scale) from site values; constants included, those of an empty dim left out (as in `sites`).
+
+        ``exp``: the exponential of what the sites are (JAX arrays, or symbols of PyTensor).
+        """
         out: dict[str, Array] = {}
         for p in self.parameters.values():
             h = hyper[p.name]
@@ -347,7 +350,7 @@ class PriorSet:
                     z = h["loc"] + sites[f"{p.name}_deviation"]
                 else:
                     z = h["loc"] + sites[f"{p.name}_common"] + _between_sd(p, sites, hyper) * sites[f"{p.name}_offset"]
-                out[p.name] = h["shift"] + jnp.exp(z) if p.family == "lognormal" else z
+                out[p.name] = h["shift"] + exp(z) if p.family == "lognormal" else z
             else:
                 out[p.name] = sites[p.name] + h["shift"] if p.family == "lognormal" else sites[p.name]
         return out

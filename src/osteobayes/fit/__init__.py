@@ -1,5 +1,7 @@
-"""Fitting: NUTS in saved blocks, resume, and the stored result."""
+"""Fitting: NUTS in saved blocks, resume, and the stored result; other samplers, and draws that they gave, judged."""
 
+from osteobayes.fit.posterior import Posterior
 from osteobayes.fit.run import Run, Settings, calibrate, resume
+from osteobayes.fit.samplers import fit
 
-__all__ = ["Run", "Settings", "calibrate", "resume"]
+__all__ = ["Posterior", "Run", "Settings", "calibrate", "fit", "resume"]

@@ -32,6 +32,8 @@ from osteobayes.model import Model
 
 COMPONENT_SITES = ("sre_baseline", "radiation_logit", "surgery_logit", "cord_compression_logit")
 """Sites by cancer that make the component hazards: their log total, and log ratios to the first component."""
+KILL = "immune_kill"
+"""The rate of kill by effectors, by cancer."""
 PURE = 0.9
 """An arm with at least this share of one cancer informs that cancer alone."""
 FLOOR = 0.05
@@ -149,7 +151,8 @@ class Geometry:
 
         A rate acts on the data by its size, so the data say nothing of its logarithm once it is near zero: the posterior is a
         plateau to the left, as wide as the prior, with a wall to the right. So it is with deviations of log rates that cancers
-        share; with the death baseline of a cancer whose survival is not fitted (a competing risk of its skeletal events); and
+        share; with the kill by effectors (growth and the other arms tell how fast a tumour shrinks, so a slow kill is like
+        none); with the death baseline of a cancer whose survival is not fitted (a competing risk of its skeletal events); and
         with the share at diagnosis of a cancer of which only the curve after it is.
         """
         deviations = [
@@ -161,7 +164,8 @@ class Geometry:
         unseen = [
             i for i in (*self._deaths_unseen, *self._diagnoses_unseen) if self._parameter_at(i).family == "normal"
         ]
-        return np.unique(np.concatenate([*deviations, unseen]).astype(int))
+        kill = [i for i in self._index.get(KILL, ()) if self._parameter_at(i).family == "lognormal"]
+        return np.unique(np.concatenate([*deviations, unseen, kill]).astype(int))
 
     @cached_property
     def _deaths_unseen(self) -> np.ndarray:
@@ -201,7 +205,8 @@ class Geometry:
         widths = []
         for p in self.bent:
             scale = [k for k, g in enumerate(groups) if any(p in m for m, _ in g)]
-            widths.append(log_sd[scale[0]] if scale else jnp.log(self._parameter_at(p).sd or 1.0))
+            prior = self._parameter_at(p)
+            widths.append(log_sd[scale[0]] if scale else jnp.log(prior.sd or prior.log_sd or 1.0))
         return jnp.stack(widths) if widths else jnp.zeros(0)
 
     @cached_property

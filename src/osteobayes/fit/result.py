@@ -17,6 +17,7 @@ from jaxtyping import Array
 
 from osteobayes.evidence.pack import Packed
 from osteobayes.fit import start
+from osteobayes.fit.diagnose import convergence, energy_fraction, learned, verdict
 from osteobayes.fit.nuts import Sampler
 from osteobayes.fit.run import Run, _workers, _write_json, draws_of, peak_memory_gib
 from osteobayes.model import Data, Model, likelihood
@@ -165,7 +166,8 @@ def _dims(model: Model, name: str, site: bool) -> list[str]:
     return list(model.sites[name].dims if site else model.priors[name].dims)
 
 
-def _group(model: Model, values: dict[str, np.ndarray], lead: tuple[str, ...], site: bool) -> xr.Dataset:
+def labelled(model: Model, values: dict[str, np.ndarray], lead: tuple[str, ...], site: bool) -> xr.Dataset:
+    """Draws by name [*lead, ...] as a dataset with the dims of sites, or of parameters."""
     out = {}
     for name, x in values.items():
         dims = _dims(model, name, site)
@@ -179,15 +181,15 @@ def _families(model: Model, values: dict[str, np.ndarray], lead: tuple[str, ...]
     for family, x in values.items():
         ids = list(model.packed.outcomes[family])
         table = model.packed.table.loc[ids]
-        dim = f"outcome_{family}"
-        extra = [] if x.ndim == len(lead) + 1 else [f"{family}_part"]
+        dim, *extra = model.outcome_dims(family)
+        extra = extra[: x.ndim - len(lead) - 1]
         coords = {dim: ids} | {f"{c}_{family}": (dim, list(table[c])) for c in ("study", "arm", "endpoint", "cancer")}
         out[family] = xr.DataArray(x, dims=[*lead, dim, *extra], coords=coords)
     return xr.Dataset(out)
 
 
 def finish(run: Run, sampler: Sampler, begin: dict[str, np.ndarray], timings: dict[str, float]) -> None:
-    """Write `results.nc` and `diagnostics.json`."""
+    """Write `results.nc`, `parameters.csv`, `fit_by_outcome.csv` and `diagnostics.json`."""
     model, settings = run.model, run.settings
     data = model.sampling_data
     workers = _workers(settings)
@@ -225,14 +227,14 @@ def finish(run: Run, sampler: Sampler, begin: dict[str, np.ndarray], timings: di
     lead, one = ("chain", "draw"), ("chain", "draw")
     pre_shaped = jax.tree.map(lambda x: x[None], pre)
     names = {v: model.priors[v] for v in post["values"]}
-    keep_sites = {k: v for k, v in shaped["sites"].items() if k not in names}
+    keep_sites, keep_prior = ({k: v for k, v in x["sites"].items() if k not in names} for x in (shaped, pre_shaped))
     groups = {
-        "posterior": xr.merge([_group(model, shaped["values"], lead, False), _group(model, keep_sites, lead, True)]),
+        "posterior": xr.merge([labelled(model, shaped["values"], lead, False), labelled(model, keep_sites, lead, True)]),
         "sample_stats": xr.Dataset({k: (lead, v) for k, v in stats.items()} | {"solver_failures": (lead, shaped["failures"])}),
         "log_likelihood": _families(model, shaped["log_likelihood"], lead),
         "log_prior": xr.Dataset({k: (lead, v) for k, v in shaped["log_prior"].items()}),
         "posterior_predictive": _families(model, shaped["replicate"], lead),
-        "prior": xr.merge([_group(model, pre_shaped["values"], one, False), _group(model, {k: v for k, v in pre_shaped["sites"].items() if k not in names}, one, True)]),
+        "prior": xr.merge([labelled(model, pre_shaped["values"], one, False), labelled(model, keep_prior, one, True)]),
         "prior_predictive": _families(model, pre_shaped["replicate"], one),
         "observed_data": _families(model, dict(model.packed.observed), ()),
         "constant_data": _families(model, {f: np.asarray(w) for f, w in model.packed.weights.items()}, ()),
@@ -242,6 +244,9 @@ def finish(run: Run, sampler: Sampler, begin: dict[str, np.ndarray], timings: di
     part = run.path / "results.nc.part"
     tree.to_netcdf(part, engine="h5netcdf")
     part.replace(run.path / "results.nc")
+    levels = {n: [list(model.coords[d]) for d in model.priors[n].dims] for n in post["values"]}
+    parameters = learned(post["values"], pre["values"], levels)
+    parameters.to_csv(run.path / "parameters.csv", index=False, float_format="%.6g")
     table = coverage(model.packed, post["replicate"], pre["replicate"])
     table.to_csv(run.path / "fit_by_outcome.csv", index=False, float_format="%.6g")
     _write_json(run.path / "diagnostics.json", diagnose(run, sampler, begin, draws, stats, post, pre, table, timings))
@@ -249,8 +254,6 @@ def finish(run: Run, sampler: Sampler, begin: dict[str, np.ndarray], timings: di
 
 def diagnose(run, sampler, begin, draws, stats, post, pre, table, timings) -> dict[str, Any]:
     """Diagnostics and the sentence that says whether the run may be used."""
-    import arviz as az
-
     model = run.model
     labels = [
         f"{name}[{','.join(str(i) for i in np.unravel_index(k, site.shape))}]" if site.shape else name
@@ -263,12 +266,7 @@ def diagnose(run, sampler, begin, draws, stats, post, pre, table, timings) -> di
         [np.asarray(constrained[n]).reshape(len(flat), -1) for n in sorted(model.sampled)], axis=1
     )
     by_chain = by_label.reshape(*draws.shape[:2], -1)
-    enough = draws.shape[1] >= 8 and draws.shape[0] >= 2
-    nan = np.full(by_chain.shape[-1], np.nan)
-    dataset = xr.Dataset({"x": (("chain", "draw", "label"), by_chain)})
-    rhat = az.rhat(dataset)["x"].to_numpy() if enough else nan
-    bulk = az.ess(dataset, method="bulk")["x"].to_numpy() if enough else nan
-    tail = az.ess(dataset, method="tail")["x"].to_numpy() if enough else nan
+    found = convergence(by_chain)
     divergences = int(stats["diverging"].sum())
     failures = int((post["failures"] > 0).sum())
     weights = start.weights(
@@ -304,37 +302,21 @@ def diagnose(run, sampler, begin, draws, stats, post, pre, table, timings) -> di
         if n.endswith("_sd")
     }
     share = float(table["inside"].mean())
-    problems = []
-    if not np.nanmax(rhat) <= 1.01:
-        problems.append(
-            f"R-hat of {labels[int(np.nanargmax(rhat))] if enough else 'all'} is {np.nanmax(rhat) if enough else float('nan'):.3f} (limit 1.01)"
-        )
-    if not np.nanmin(bulk) >= 200:
-        problems.append(
-            f"bulk ESS of {labels[int(np.nanargmin(bulk))] if enough else 'all'} is {np.nanmin(bulk) if enough else float('nan'):.0f} (limit 200)"
-        )
-    if divergences > 0.001 * stats["diverging"].size:
-        problems.append(f"{divergences} divergences in {stats['diverging'].size} draws (limit 0.1 %)")
-    if failures > 0.001 * len(flat):
-        problems.append(f"{failures} of {len(flat)} draws have cells that could not be solved (limit 0.1 %)")
-    if len(set(nearest)) > 1:
-        problems.append("chains sit in different modes")
-    usable = not problems
-    sentence = (
-        f"The run may be used: R-hat at most {np.nanmax(rhat):.3f}, bulk ESS at least {np.nanmin(bulk):.0f}, {divergences} divergences; "
-        f"{share:.0%} of fitted numbers lie inside their 90 % predictive interval."
-        if usable
-        else "The run may not be used: " + "; ".join(problems) + "."
-    )
+    more = ["chains sit in different modes"] if len(set(nearest)) > 1 else []
+    usable, sentence = verdict(labels, found, stats["diverging"].size, divergences, failures, more)
+    if usable:
+        sentence += f"; {share:.0%} of fitted numbers lie inside their 90 % predictive interval."
+    bfmi = energy_fraction(stats["energy"])
     return {
-        "max_rhat": _number(np.nanmax(rhat) if enough else np.nan), "min_ess_bulk": _number(np.nanmin(bulk) if enough else np.nan),
-        "min_ess_tail": _number(np.nanmin(tail) if enough else np.nan), "divergences": divergences, "solver_failures": failures,
+        "max_rhat": _number(np.max(found.rhat)), "min_ess_bulk": _number(np.min(found.bulk)),
+        "min_ess_tail": _number(np.min(found.tail)), "bfmi": [_number(x) for x in bfmi],
+        "deepest_share": float((stats["n_steps"] >= 2**run.settings.max_tree_depth - 1).mean()), "divergences": divergences, "solver_failures": failures,
         "coverage_90": {"all": share, "rows": len(table)} | {f: v["inside"] / v["rows"] for f, v in by_family.items()},
         "sharpness": by_family, "between_study_sd": sds, "wall_s": timings.get("wall_s"), "peak_memory_gib": peak_memory_gib(run.settings.processes or 1),
         "usable": usable, "sentence": sentence, "sampled_scalars": len(labels),
         "posterior_scalars": int(sum(int(np.prod(s.shape)) for s in model.sites.values())),
         "modes": {"log_density": begin["log_density"].tolist(), "weight": weights.tolist(), "found": begin["found"].tolist(), "nearest_to_chain": nearest},
-        "worst": [{"scalar": labels[k], "rhat": _number(rhat[k]), "ess_bulk": _number(bulk[k])} for k in np.argsort(np.nan_to_num(bulk))[:10]],
+        "worst": [{"scalar": labels[k], "rhat": _number(found.rhat[k]), "ess_bulk": _number(found.bulk[k])} for k in np.argsort(np.nan_to_num(found.bulk))[:10]],
         "mean_leapfrogs": float(stats["n_steps"].mean()), "constants": model.priors.constants,
     }  # fmt: skip
 

@@ -64,7 +64,7 @@ class Settings:
 
     chains: int = 4
     draws: int = 1000
-    tune: int = 225
+    tune: int = 450
     seed: int = 0
     cancers: tuple[str, ...] | None = None
     select: str = "core"

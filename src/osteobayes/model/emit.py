@@ -1,10 +1,9 @@
-"""Emission of the joint density as a NumPyro model: named sites with dims, observed families with dim ``outcome``."""
+"""Emission of the joint density as a NumPyro model: named sites with dims, every statistic family an observed site."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array
@@ -12,6 +11,9 @@ from numpyro.distributions import constraints
 
 from osteobayes.model import likelihood
 from osteobayes.model.joint import Data, Model
+
+Law = dist.Distribution
+Adjust = Callable[[dict[str, Any]], dict[str, Any]]
 
 FAMILIES: dict[str, Callable[..., dist.Distribution]] = {
     "normal": dist.Normal,
@@ -27,9 +29,9 @@ class Published(dist.Distribution):
     Parameters
     ----------
     family
-        Statistic family (:data:`osteobayes.evidence.pack.FAMILIES`).
+        Statistic family (:data:`osteobayes.model.likelihood.FAMILY`).
     arguments
-        What :func:`osteobayes.model.likelihood.expected` returns for it.
+        What :meth:`osteobayes.model.Model.expected` returns for it.
     weights
         Weight of each outcome's log likelihood.
     observed
@@ -49,8 +51,8 @@ class Published(dist.Distribution):
         return len(self.event_shape)
 
     def log_prob(self, value: Array) -> Array:
-        """Weighted log likelihood of each outcome."""
-        return self.weights * likelihood.log_lik(self.family, value, self.arguments)
+        """Weighted log likelihood of each outcome; -inf where a cell could not be solved."""
+        return likelihood.weighted(self.family, value, self.arguments, self.weights)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Replicates of the published numbers."""
@@ -60,7 +62,12 @@ class Published(dist.Distribution):
         return jax.vmap(lambda k: self.sample(k, sample_shape[1:]))(keys)
 
 
-def numpyro_model(model: Model, names: Any = None) -> Callable[[Data], None]:
+def numpyro_model(
+    model: Model,
+    names: Sequence[str] | None = None,
+    priors: Mapping[str, Law] | None = None,
+    adjust: Adjust | None = None,
+) -> Callable[[Data], None]:
     """NumPyro model of the sampled sites; prior-only sites keep the value in ``data["fixed"]``, if there is one.
 
     Parameters
@@ -69,28 +76,45 @@ def numpyro_model(model: Model, names: Any = None) -> Callable[[Data], None]:
         The joint density.
     names
         Sites to emit; default: those that the evidence informs (:attr:`osteobayes.model.Model.sampled`).
+    priors
+        Distributions of the user's own that replace those of some sites.
+    adjust
+        Called with the parameters on the natural scale (by name), returns them changed: a covariate is
+        ``lambda v: v | {"sre_study": v["sre_study"] + numpyro.sample("slope", dist.Normal(0, 1)) * x}``.
 
     Returns
     -------
     Callable
         ``f(data)``; ``data`` is :attr:`Model.data` (with ``fixed``: values of the sites that are not emitted).
+
+    Raises
+    ------
+    OsteobayesError
+        If ``priors`` names no emitted site.
     """
-    names = tuple(model.sampled if names is None else names)
+    names = model.emitted(names, priors)
+    own = dict(priors or {})
 
     def emitted(data: Data) -> None:
         sites: dict[str, Array] = dict(data.get("fixed", {}))
         for name, site in model.sites.items():
             if name not in names:
                 continue
-            family, arguments = model.priors.site_distribution(site, sites, data["hyper"])
-            law = FAMILIES[family](*arguments)
-            sites[name] = numpyro.sample(name, law.to_event(0), infer={"dims": site.dims})  # pyright: ignore[reportArgumentType]
-        expected, failed = model.expected(model.values(sites, data), data)
+            if name in own:
+                law = own[name].expand(site.shape)
+            else:
+                family, arguments = model.priors.site_distribution(site, sites, data["hyper"])
+                law = FAMILIES[family](*arguments)
+            sites[name] = numpyro.sample(name, law, infer={"event_dims": list(site.dims)})  # pyright: ignore[reportArgumentType]
+        values = model.values(sites, data)
+        for name, value in values.items():
+            if name not in sites and name not in model.priors.constants:
+                numpyro.deterministic(name, value)
+        expected, failed = model.expected(values if adjust is None else adjust(values), data)
         numpyro.deterministic("solver_failures", failed)
-        # a failed solve has no likelihood: NUTS counts it as a divergence
-        numpyro.factor("solved", jnp.where(failed > 0, -jnp.inf, 0.0))
         for family, arguments in expected.items():
-            observed = data["observed"][family]
-            numpyro.sample(family, Published(family, arguments, data["weights"][family], observed), obs=observed)
+            law = Published(family, arguments, data["weights"][family], data["observed"][family])
+            dims = list(model.outcome_dims(family))
+            numpyro.sample(family, law, obs=data["observed"][family], infer={"event_dims": dims})
 
     return emitted

@@ -1,7 +1,7 @@
 """The joint density of evidence, priors and vicious cycle in pure JAX, and what is known about it before sampling."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +34,7 @@ from osteobayes.observe import interpolation, patient_set, quadrature
 from osteobayes.observe.hazards import CellHazards, cell_hazards
 from osteobayes.precision import jit, require_float64
 from osteobayes.priors import PriorSet, Site, therapy_parameters
+from osteobayes.schema import did_you_mean
 
 Data = dict[str, Any]
 Sites = dict[str, Array]
@@ -265,25 +266,28 @@ class Model:
         return cell_hazards(path, values, arrays.cancer, log_discrepancy, jnp.asarray(self.grid.years))
 
     def expected(self, values: Mapping[str, Array], data: Data, method: str | None = None) -> tuple[dict, Array]:
-        """Arguments of each family's likelihood, and the number of cells that could not be solved."""
+        """Arguments of each family's likelihood, and the number of cells that could not be solved.
+
+        That number is one of the arguments (``failed``) too: a failed solve has no likelihood.
+        """
         cells, path = self.hazards(values, data, method)
-        return likelihood.expected(values, cells, data, data["years"], self.shared_frailty), (
-            path.status != solve.OK
-        ).sum()
+        failed = (path.status != solve.OK).sum()
+        expected = likelihood.expected(values, cells, data, data["years"], self.shared_frailty)
+        return {
+            f: a | {"failed": jnp.broadcast_to(failed, data["observed"][f].shape[:1])} for f, a in expected.items()
+        }, failed
 
     def log_likelihood(self, sites: Mapping[str, Array], data: Data, method: str | None = None) -> dict[str, Array]:
         """Log likelihood of every outcome by family (unweighted); -inf everywhere if a cell could not be solved."""
-        expected, failed = self.expected(self.values(sites, data), data, method)
-        return {
-            f: jnp.where(failed > 0, -jnp.inf, likelihood.log_lik(f, data["observed"][f], a))
-            for f, a in expected.items()
-        }
+        expected, _ = self.expected(self.values(sites, data), data, method)
+        return {f: likelihood.log_lik(f, data["observed"][f], a) for f, a in expected.items()}
 
     def log_density(self, sites: Mapping[str, Array], data: Data, method: str | None = None) -> Array:
         """Joint log density: log prior of all sites plus weighted log likelihood."""
         prior = sum(self.priors.log_density(dict(sites), data["hyper"], self.coords).values())
-        terms = self.log_likelihood(sites, data, method)
-        return prior + sum((terms[f] * data["weights"][f]).sum() for f in terms)  # pyright: ignore[reportReturnType]
+        expected, _ = self.expected(self.values(sites, data), data, method)
+        terms = [likelihood.weighted(f, data["observed"][f], a, data["weights"][f]).sum() for f, a in expected.items()]
+        return prior + sum(terms)  # pyright: ignore[reportReturnType]
 
     def draw_prior(self, key: Array, data: Data) -> Sites:
         """One draw of all sites from the prior."""
@@ -325,6 +329,36 @@ class Model:
     def sampled(self) -> dict[str, Site]:
         """Sites that the sampler moves."""
         return {n: s for n, s in self.sites.items() if n not in self.prior_only}
+
+    def emitted(self, names: Iterable[str] | None, priors: Mapping[str, Any] | None) -> tuple[str, ...]:
+        """Sites that an emission has (default: the sampled ones), and those whose prior the user replaces.
+
+        Raises
+        ------
+        OsteobayesError
+            If ``priors`` names something that is not a site.
+        """
+        names = list(self.sampled if names is None else names)
+        for name in priors or ():
+            if name not in self.sites:
+                raise OsteobayesError(f"{name!r} is no random variable of the model; {did_you_mean(name, self.sites)}")
+            if name not in names:
+                names.append(name)
+        return tuple(names)
+
+    def outcome_dims(self, family: str) -> tuple[str, ...]:
+        """Dims of the published numbers of a family; families differ in length, so each has an outcome dim of its own."""
+        dims = (f"outcome_{family}", f"{family}_part")
+        return dims[: self.packed.observed[family].ndim]
+
+    @cached_property
+    def labels(self) -> dict[str, list]:
+        """Coordinates of every dim of an emission: those of the parameters, and the ids of the outcomes."""
+        out: dict[str, list] = {k: list(v) for k, v in self.coords.items()}
+        for family, x in self.packed.observed.items():
+            labels = (self.packed.outcomes[family], *(range(n) for n in x.shape[1:]))
+            out |= {d: list(v) for d, v in zip(self.outcome_dims(family), labels, strict=True)}
+        return out
 
     def information(self) -> pd.DataFrame:
         """What the fitted numbers of the same patients would claim if they were taken as independent.
@@ -368,11 +402,23 @@ class Model:
         text += "".join(f"{f}{v.tobytes().hex()}" for f, v in self.packed.observed.items())
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def numpyro(self):
-        """NumPyro model ``model(data)`` with every sampled quantity a named site and every family an observed site."""
+    def numpyro(self, priors: Mapping[str, Any] | None = None, adjust: Callable[[dict], dict] | None = None):
+        """NumPyro model ``f(data)``: every sampled quantity a named site, every family of outcomes an observed site.
+
+        See :func:`osteobayes.model.emit.numpyro_model`.
+        """
         from osteobayes.model.emit import numpyro_model
 
-        return numpyro_model(self)
+        return numpyro_model(self, priors=priors, adjust=adjust)
+
+    def pymc(self, priors: Mapping[str, Any] | None = None, adjust: Callable[[dict], dict] | None = None):
+        """PyMC model: every sampled quantity a named random variable, every family of outcomes an observed one.
+
+        See :func:`osteobayes.model.emit_pymc.pymc_model`.
+        """
+        from osteobayes.model.emit_pymc import pymc_model
+
+        return pymc_model(self, priors=priors, adjust=adjust)
 
     def __str__(self) -> str:
         count = {f: len(v) for f, v in self.packed.outcomes.items()}

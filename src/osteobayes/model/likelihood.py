@@ -511,8 +511,16 @@ def expected(
 
 
 def log_lik(family: str, observed: Array, a: Mapping[str, Array]) -> Float[Array, " outcome"]:
-    """Log likelihood of each outcome of a family."""
-    return jax.vmap(FAMILY[family].log_lik)(observed, dict(a))
+    """Log likelihood of each outcome of a family; -inf where a cell could not be solved (``failed`` among the arguments)."""
+    found = jax.vmap(FAMILY[family].log_lik)(observed, dict(a))
+    return jnp.where(a["failed"] > 0, -jnp.inf, found) if "failed" in a else found
+
+
+def weighted(family: str, observed: Array, a: Mapping[str, Array], weights: Array) -> Float[Array, " outcome"]:
+    """Log likelihood of each outcome times its weight; what has weight 0 adds nothing, a failed solve has none (-inf)."""
+    terms = weights * log_lik(family, observed, {k: v for k, v in a.items() if k != "failed"})
+    terms = jnp.where(weights > 0, terms, 0.0)
+    return jnp.where(a["failed"] > 0, -jnp.inf, terms) if "failed" in a else terms
 
 
 def simulate(family: str, key: Array, a: Mapping[str, Array], observed: Array) -> Array:
