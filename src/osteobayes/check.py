@@ -380,11 +380,9 @@ def compare_log_likelihoods(default: np.ndarray, tight: np.ndarray) -> dict[str,
     difference = (tight - default)[both]
     ratio = np.exp(difference - difference.max())
     effective = float(ratio.sum() ** 2 / (ratio**2).sum())
-    k = (
-        float(array_stats.psislw(difference)[1])
-        if len(difference) >= LEAST_FOR_TAIL and difference.std() > 1e-9
-        else np.nan
-    )
+    k = np.nan
+    if len(difference) >= LEAST_FOR_TAIL and difference.std() > 1e-9:
+        k = float(array_stats.psislw(-difference)[1])  # ArviZ takes minus the log of the ratios
     out |= {
         "max_abs_difference": float(np.abs(difference).max()), "mean_difference": float(difference.mean()),
         "sd_difference": float(difference.std()), "effective_draws": effective, "efficiency": effective / len(difference),
