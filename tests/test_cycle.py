@@ -63,7 +63,7 @@ def prior():
 @functools.cache
 def sampler():
     priors, coords, hyper = prior()
-    return jit(lambda seed: priors.values(priors.sample(jax.random.key(seed), hyper, coords), hyper))
+    return lambda seed: priors.values(priors.sample(jax.random.key(seed), hyper, coords), hyper)
 
 
 def draw(seed: int) -> dict:

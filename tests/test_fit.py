@@ -115,6 +115,7 @@ def test_resume_continues_bit_identically_and_only_the_first_block_compiles(fini
     np.testing.assert_array_equal(whole, parts)
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_runs_the_same_block(finished, tmp_path):
     """One block of both chains in threads and in two single-threaded processes: the same draws up to rounding."""
     settings, model = finished.settings, finished._memory["model"]

@@ -55,7 +55,7 @@ def prior():
     dims = {d for p in priors.parameters.values() for d in p.dims}
     coords = {d: CANCERS if d == "cancer" else ("one",) for d in dims}
     hyper = priors.hyper(coords)
-    return priors, jit(lambda seed: priors.values(priors.sample(jax.random.key(seed), hyper, coords), hyper))
+    return priors, lambda seed: priors.values(priors.sample(jax.random.key(seed), hyper, coords), hyper)
 
 
 def draw(seed: int) -> dict:

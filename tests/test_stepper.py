@@ -116,7 +116,7 @@ def test_jumps_end_steps():
     np.testing.assert_allclose(found.path[:, 0], [1.0, at_jump, 3.0 + (at_jump - 3.0) * np.exp(-2.0)], rtol=1e-9)
 
 
-@pytest.mark.parametrize("adjoint", ["checkpoint", "direct", "forward"])
+@pytest.mark.parametrize("adjoint", ["checkpoint", pytest.param("direct", marks=pytest.mark.slow), "forward"])
 def test_adjoints_agree_with_the_closed_form(adjoint):
     def end(rate):
         solved = integrate(lambda t, y: -rate * y, jnp.ones(1), [0.0, 2.0], rtol=1e-10, longest=0.1, adjoint=adjoint)
