@@ -96,7 +96,7 @@ def test_resume_continues_bit_identically_and_only_the_first_block_compiles(fini
 
     out = tmp_path / "interrupted"
     with pytest.raises(Stop):
-        calibrate(two_studies, out=out, advance=stop_after(3), **TINY)
+        calibrate(two_studies, out=out, advance=stop_after(3), **TINY | {"draws": 10})  # 10 more are asked for below
     assert len(Run(out).blocks) == 3
     with pytest.raises(RunError, match="not finished"):
         Run.load(out)
@@ -108,7 +108,7 @@ def test_resume_continues_bit_identically_and_only_the_first_block_compiles(fini
             compiled.append(seconds)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    again = resume(out, advance=lambda done, total, text: marks.append(len(compiled)))
+    again = resume(out, advance=lambda done, total, text: marks.append(len(compiled)), draws=TINY["draws"])
     assert len(marks) >= 1
     assert len(set(marks)) == 1, "a block after the first compiled something"
     whole, parts = (np.concatenate([np.load(p)["draws"] for p in r.blocks], axis=1) for r in (finished, again))
@@ -182,8 +182,9 @@ def test_the_metric_is_wider_than_the_curvature_where_tails_are_long():
 
 
 def test_a_finished_run_is_not_resumed_and_a_full_folder_not_overwritten(finished, two_studies):
-    with pytest.raises(RunError, match="finished"):
-        resume(finished.path)
+    for draws in (None, TINY["draws"]):
+        with pytest.raises(RunError, match="finished with 20 draws a chain"):
+            resume(finished.path, draws=draws)
     with pytest.raises(RunError, match="not empty"):
         calibrate(two_studies, out=finished.path, **TINY)
 

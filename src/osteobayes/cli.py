@@ -205,8 +205,14 @@ def calibrate(
 
 
 @app.command()
-def resume(run: Path, as_json: Json = False) -> None:
-    """Continue an interrupted run; its draws are those of an uninterrupted one."""
+def resume(
+    run: Path,
+    draws: Annotated[
+        int | None, typer.Option(min=1, help="Draws a chain in all: more than a finished run has.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Continue an interrupted run, or add draws to a finished one; they are those of an uninterrupted run."""
     _start()
     from osteobayes.fit import resume as go_on
     from osteobayes.predict import prepare
@@ -214,7 +220,7 @@ def resume(run: Path, as_json: Json = False) -> None:
     bar = _Bar()
     try:
         finished = go_on(
-            run, lambda text: _say(text, as_json), bar.advance, lambda run: prepare(run, run.settings.cancers)
+            run, lambda text: _say(text, as_json), bar.advance, lambda run: prepare(run, run.settings.cancers), draws
         )
     finally:
         bar.stop()

@@ -327,17 +327,31 @@ def resume(
     report: Report = lambda text: None,
     advance: Callable[[int, int, str], None] = lambda d, t, x: None,
     beside: Callable[[Run], None] = lambda run: None,
+    draws: int | None = None,
 ) -> Run:
-    """Continue an interrupted run; the draws are those of an uninterrupted one (same machine type and settings).
+    """Continue an interrupted run, or add draws to a finished one; the draws are those of an uninterrupted run.
+
+    Parameters
+    ----------
+    path
+        The run folder.
+    report, advance, beside
+        As of :func:`calibrate`.
+    draws
+        Draws a chain in all, more than the run has; None: as many as it was asked for.
 
     Raises
     ------
     RunError
-        If the run is finished, was made on another kind of device, or its inputs changed.
+        If the run is finished (and no more draws are asked for), was made on another kind of device, or its inputs changed.
     """
     run = Run(Path(path))
-    if run.manifest["status"] == "finished":
-        raise RunError(f"{run.path}: the run is finished; there is nothing to resume")
+    more = draws is not None and replace(run.settings, draws=draws).sampling > run.settings.sampling
+    if run.manifest["status"] == "finished" and not more:
+        raise RunError(
+            f"{run.path}: the run is finished with {run.settings.sampling} draws a chain; "
+            "there is nothing to resume unless you ask for more draws"
+        )
     was, now = run.manifest["device"], {"backend": jax.default_backend(), "cpu": cpu_tag()}
     for key, value in now.items():
         if was[key] != value:
@@ -346,6 +360,10 @@ def resume(
             )
     if run.model.fingerprint() != run.manifest["fingerprint"]:
         raise RunError(f"{run.path}: inputs.zip does not match the manifest; the folder was changed")
+    if more:
+        settings = run.manifest["settings"] | {"draws": draws}
+        _write_json(run.path / "manifest.json", run.manifest | {"status": "running", "settings": settings})
+        run = Run(run.path, {"model": run.model})
     return _continue(run, report, advance, beside)
 
 
