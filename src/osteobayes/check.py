@@ -22,6 +22,7 @@ from osteobayes.evidence import Evidence
 from osteobayes.evidence.pack import members, reference_arm
 from osteobayes.evidence.rows import Arms
 from osteobayes.fit import Run
+from osteobayes.fit.diagnose import importance
 from osteobayes.fit.result import coverage, map_draws
 from osteobayes.model import Model, curves, likelihood
 from osteobayes.observe import interpolation
@@ -32,8 +33,6 @@ LEAST_COVERAGE = 0.85
 """In-sample 90 % coverage below this is flagged: fitted numbers are used twice, so theirs is rather too high."""
 LEAST_WIDTH = 0.8
 """A prior-only contrast narrower than this share of its prior is not prior-only, or its prior leaks."""
-LEAST_FOR_TAIL = 25
-"""Draws from which the tail of importance ratios can be fitted."""
 TWO_SDS = (0.05, 0.5, 0.95)
 
 
@@ -366,8 +365,6 @@ def compare_log_likelihoods(default: np.ndarray, tight: np.ndarray) -> dict[str,
         ``efficiency`` (their share of the draws), ``pareto_k`` (shape of the tail of the ratios; above 0.7 the draws of the
         default solver do not stand for those of the tight one; NaN with fewer than 25 draws), ``sentence``.
     """
-    from arviz_stats.base import array_stats
-
     default, tight = np.asarray(default, dtype=float), np.asarray(tight, dtype=float)
     if default.shape != tight.shape or default.ndim != 1 or not default.size:
         raise OsteobayesError("the two solvers need one log likelihood each for the same draws")
@@ -378,11 +375,7 @@ def compare_log_likelihoods(default: np.ndarray, tight: np.ndarray) -> dict[str,
         nothing = dict.fromkeys(names, float("nan"))
         return out | nothing | {"effective_draws": 0.0, "sentence": "No draw could be solved with both solvers."}
     difference = (tight - default)[both]
-    ratio = np.exp(difference - difference.max())
-    effective = float(ratio.sum() ** 2 / (ratio**2).sum())
-    k = np.nan
-    if len(difference) >= LEAST_FOR_TAIL and difference.std() > 1e-9:
-        k = float(array_stats.psislw(-difference)[1])  # ArviZ takes minus the log of the ratios
+    k, effective = importance(difference)
     out |= {
         "max_abs_difference": float(np.abs(difference).max()), "mean_difference": float(difference.mean()),
         "sd_difference": float(difference.std()), "effective_draws": effective, "efficiency": effective / len(difference),

@@ -14,6 +14,8 @@ RATE_LIMIT = 0.001
 """Share of draws that may diverge, and that may hold cells which could not be solved."""
 BFMI_LIMIT = 0.3
 """Energy fraction of a chain below which momentum is refreshed too slowly to explore the tails (Betancourt 2016)."""
+LEAST_FOR_TAIL = 25
+"""Draws from which the tail of importance ratios can be fitted."""
 LEAST = (2, 8)
 """Chains and draws a chain from which convergence can be told."""
 
@@ -46,6 +48,20 @@ def energy_fraction(energy: Float[np.ndarray, "chain draw"]) -> Float[np.ndarray
         return np.full(energy.shape[0], np.nan)
     tree = xr.DataTree.from_dict({"sample_stats": xr.Dataset({"energy": (("chain", "draw"), energy)})})
     return az.bfmi(tree)["energy"].to_numpy()
+
+
+def importance(log_ratio: Float[np.ndarray, " draw"]) -> tuple[float, float]:
+    """Pareto k of importance ratios (NaN if there are too few, or all are the same), and the effective number of draws.
+
+    The ratios are smoothed where k is known (Vehtari et al. 2024, J Mach Learn Res 25:72).
+    """
+    from arviz_stats.base import array_stats
+
+    k, log_w = np.nan, log_ratio - log_ratio.max()
+    if len(log_w) >= LEAST_FOR_TAIL and log_w.std() > 1e-9:
+        log_w, k = array_stats.psislw(-log_w)  # ArviZ takes minus the log of the ratios
+    w = np.exp(log_w - log_w.max())
+    return float(k), float(w.sum() ** 2 / (w**2).sum())
 
 
 def verdict(

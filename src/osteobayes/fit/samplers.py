@@ -16,6 +16,7 @@ from jax.flatten_util import ravel_pytree
 
 from osteobayes.errors import OsteobayesError, RunError
 from osteobayes.fit import start
+from osteobayes.fit.diagnose import importance
 from osteobayes.fit.posterior import Posterior
 from osteobayes.fit.result import labelled
 from osteobayes.fit.run import Settings, _search
@@ -97,13 +98,9 @@ class Task:
 
     def weighed(self, z: np.ndarray, log_q: np.ndarray) -> dict[str, float]:
         """Pareto k of the importance ratios of approximate draws [draw, parameter], and their effective number."""
-        from arviz_stats.base import array_stats
-
         log_p = np.array([-float(self.sampler.value_and_grad(jnp.asarray(x), self.data)[0]) for x in z])
-        ratio = np.where(np.isfinite(log_p), log_p - log_q, -1e300)
-        weights, k = array_stats.psislw(ratio.max() - ratio)  # ArviZ takes minus the log of the ratios
-        w = np.exp(weights - weights.max())
-        return {"pareto_k": float(k), "effective_draws": float(w.sum() ** 2 / (w**2).sum())}
+        k, effective = importance(np.where(np.isfinite(log_p), log_p - log_q, -1e6))
+        return {"pareto_k": k, "effective_draws": effective}
 
 
 def nuts_numpyro(task: Task) -> xr.DataTree:
