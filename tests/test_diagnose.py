@@ -101,6 +101,19 @@ def test_draws_from_elsewhere_are_completed_and_predicted_from(tiny_model):
     )
 
 
+def test_added_variables_failed_solves_and_a_prior_of_ones_own_count(tiny_model):
+    tree = _tree(tiny_model)
+    given = tree["posterior"].to_dataset()
+    given["slope"] = (("chain", "draw"), np.repeat([[0.0], [9.0]], 12, axis=1))
+    given["solver_failures"] = (("chain", "draw"), np.eye(2, 12))
+    own = tree["posterior"].to_dataset()
+    own["frailty"] = own["frailty"] + 100.0
+    found = Posterior.of(tiny_model, xr.DataTree.from_dict({"posterior": given, "prior": own}))
+    assert "R-hat of slope is inf" in str(found) and "2 of 24 draws have cells" in str(found)
+    prior = found.tree["prior"].to_dataset()
+    assert (prior["frailty"] > 100.0).all() and "net_growth" in prior
+
+
 def test_draws_that_are_not_of_the_model_are_refused(tiny_model):
     tree = _tree(tiny_model)
     with pytest.raises(RunError, match="no group `posterior`"):

@@ -30,9 +30,10 @@ class Posterior:
         The model.
     tree
         The draws as given, with group ``posterior`` completed (sites that were not sampled from their priors, parameters on
-        the natural scale) and, if there was none, group ``prior``.
+        the natural scale); so is group ``prior`` if it has the sampled sites, else it is drawn from the model's own priors:
+        with priors of your own, give theirs (``pm.sample_prior_predictive``), or contraction and grade are against the model's.
     diagnostics
-        ``usable, sentence, max_rhat, min_ess_bulk, min_ess_tail, divergences``.
+        ``usable, sentence, max_rhat, min_ess_bulk, min_ess_tail, divergences, solver_failures``.
     """
 
     model: Model
@@ -77,25 +78,32 @@ class Posterior:
                 raise RunError(
                     f"`{name}` has shape {given[name].shape[2:]} a draw, the model has {site.shape}; was it another evidence?"
                 )
-        chains, draws = (given.sizes[d] for d in ("chain", "draw"))
-        known = {n: given[n].to_numpy().reshape(chains * draws, *s.shape) for n, s in model.sites.items() if n in given}
-        missing = [n for n in model.sites if n not in known]
-        hyper, key = model.data["hyper"], jax.random.key(seed)
-
-        def completed(sites: dict, key: Any) -> dict:
-            return model.priors.sample(key, hyper, model.coords, names=missing, given=sites)
-
-        n = chains * draws
-        sites = jax.vmap(completed)({k: jnp.asarray(x) for k, x in known.items()}, jax.random.split(key, n))
+        key = jax.random.key(seed)
         tree = tree.copy()
-        posterior = _dataset(model, sites, (chains, draws))
-        # what the user added (a slope of a covariate) stays; what is there stays as it was given
-        tree["posterior"] = xr.DataTree(posterior.assign({k: v for k, v in given.data_vars.items()}))
-        if "prior" not in tree.children or not set(model.sites) <= set(tree["prior"].to_dataset().data_vars):
+        tree["posterior"] = xr.DataTree(_completed(model, given, key))
+        prior = tree["prior"].to_dataset() if "prior" in tree.children else xr.Dataset()
+        if set(model.sampled) <= set(prior.data_vars):  # of the user's own priors, if any
+            tree["prior"] = xr.DataTree(_completed(model, prior, jax.random.fold_in(key, 1)))
+        else:
             keys = jax.random.split(jax.random.fold_in(key, 1), PRIOR_DRAWS)
-            prior = jax.vmap(lambda k: model.draw_prior(k, model.data))(keys)
-            tree["prior"] = xr.DataTree(_dataset(model, prior, (1, PRIOR_DRAWS)))
-        return cls(model, tree, _judged(model, tree))
+            sites = jax.vmap(lambda k: model.draw_prior(k, model.data))(keys)
+            tree["prior"] = xr.DataTree(_dataset(model, sites, (1, PRIOR_DRAWS)))
+        stats = tree["sample_stats"].to_dataset() if "sample_stats" in tree.children else xr.Dataset()
+        return cls(model, tree, _judged(model, given, stats))
+
+
+def _completed(model: Model, given: xr.Dataset, key: Any) -> xr.Dataset:
+    """Draws with sites that were not sampled from their priors, and parameters; what is there stays as it was given."""
+    chains, draws = (given.sizes[d] for d in ("chain", "draw"))
+    known = {n: given[n].to_numpy().reshape(chains * draws, *s.shape) for n, s in model.sites.items() if n in given}
+    missing = [n for n in model.sites if n not in known]
+
+    def completed(sites: dict, key: Any) -> dict:
+        return model.priors.sample(key, model.data["hyper"], model.coords, names=missing, given=sites)
+
+    keys = jax.random.split(key, chains * draws)
+    sites = jax.vmap(completed)({k: jnp.asarray(x) for k, x in known.items()}, keys)
+    return _dataset(model, sites, (chains, draws)).assign(dict(given.data_vars))
 
 
 def _dataset(model: Model, sites: dict[str, Any], lead: tuple[int, int]) -> xr.Dataset:
@@ -111,18 +119,20 @@ def _dataset(model: Model, sites: dict[str, Any], lead: tuple[int, int]) -> xr.D
     return xr.merge([labelled(model, shaped[site], ("chain", "draw"), site) for site in shaped])
 
 
-def _judged(model: Model, tree: xr.DataTree) -> dict[str, Any]:
-    given = tree["posterior"].to_dataset()
+def _judged(model: Model, given: xr.Dataset, stats: xr.Dataset) -> dict[str, Any]:
+    """Diagnostics of the sampled sites and of variables that the user added, as they were given."""
+    added = set(given.data_vars) - set(model.sites) - set(model.priors.parameters) - {"solver_failures"}
     labels, columns = [], []
-    for name, site in model.sampled.items():
+    for name in (*model.sampled, *sorted(added)):
         flat = given[name].to_numpy().reshape(*given[name].shape[:2], -1)
         columns.append(flat)
-        labels += [f"{name}[{k}]" if site.shape else name for k in range(flat.shape[-1])]
+        labels += [f"{name}[{k}]" if given[name].ndim > 2 else name for k in range(flat.shape[-1])]
     found = convergence(np.concatenate(columns, axis=-1))
-    stats = tree["sample_stats"].to_dataset() if "sample_stats" in tree.children else xr.Dataset()
     divergences = int(stats["diverging"].sum()) if "diverging" in stats else 0
-    usable, sentence = verdict(labels, found, given.sizes["chain"] * given.sizes["draw"], divergences)
+    failures = int((given["solver_failures"] > 0).sum()) if "solver_failures" in given else 0
+    usable, sentence = verdict(labels, found, given.sizes["chain"] * given.sizes["draw"], divergences, failures)
     return {
         "usable": usable, "sentence": sentence.removesuffix(".") + ".", "max_rhat": float(np.max(found.rhat)),
         "min_ess_bulk": float(np.min(found.bulk)), "min_ess_tail": float(np.min(found.tail)), "divergences": divergences,
+        "solver_failures": failures,
     }  # fmt: skip
