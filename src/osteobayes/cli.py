@@ -367,6 +367,40 @@ def show(
 
 
 @app.command()
+def recover(
+    out: Annotated[Path, typer.Argument(help="Folder of the study (created; one that was interrupted goes on).")],
+    datasets: Annotated[int, typer.Option(min=1, help="Datasets to draw and fit.")] = 20,
+    select: Annotated[str, typer.Option(help="Selection of the shipped studies whose designs are used.")] = "core",
+    cancer: Annotated[list[str] | None, typer.Option(help="Only studies with this cancer; may be repeated.")] = None,
+    chains: Annotated[int, typer.Option(min=2)] = 4,
+    draws: Annotated[int, typer.Option(min=8, help="Draws a chain.")] = 200,
+    tune: Annotated[int, typer.Option(min=1, help="Warm-up iterations a chain.")] = 225,
+    seed: Annotated[int, typer.Option()] = 0,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes (default: one a core).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Draw datasets from the prior on real designs, fit each, and count how often 90 % intervals hold the truth."""
+    _start()
+    from osteobayes.recovery import recover as study
+
+    found = study(
+        out, datasets, lambda text: _say(text, as_json), jobs, cancers=tuple(cancer) if cancer else None, select=select,
+        chains=chains, draws=draws, tune=tune, seed=seed, starts=2,
+    )  # fmt: skip
+    if as_json:
+        print(json.dumps(found))
+        return
+    least = min(found["parameters"], key=found["parameters"].get)
+    _say(
+        f"{found['coverage']:.1%} of {found['pairs']} pairs of parameter and dataset lie inside their {found['level']:.0%} intervals; "
+        f"least often {least} ({found['parameters'][least]} of {datasets})",
+        False,
+    )
+    for sentence in found["short"]:
+        _say(f"fell short: {sentence}", False)
+
+
+@app.command()
 def new_study(
     study_id: Annotated[str, typer.Argument(help="Id of the study: lower case, digits, underscores.")],
     out: Annotated[Path, typer.Option(help="Folder of your datasets (created).")] = Path("datasets"),

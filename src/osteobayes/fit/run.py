@@ -97,6 +97,12 @@ class Settings:
         if self.model not in ("core", "full"):
             raise RunError(f"setting `model` must be core or full, found {self.model!r}")
 
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> "Settings":
+        """Settings from what JSON kept of them."""
+        tuples = {n: tuple(content[n]) for n in ("grid", "without", "cancers") if content[n] is not None}
+        return cls(**{**content, **tuples})
+
     @property
     def warm_up(self) -> tuple[int, int, int]:
         """Iterations of each phase of the warm-up, in whole blocks."""
@@ -193,11 +199,7 @@ class Run:
     @cached_property
     def settings(self) -> Settings:
         """Settings of the fit."""
-        s = dict(self.manifest["settings"])
-        s["grid"] = tuple(s["grid"])
-        s["cancers"] = tuple(s["cancers"]) if s["cancers"] else None
-        s["without"] = tuple(s["without"])
-        return Settings(**s)
+        return Settings.of(self.manifest["settings"])
 
     @cached_property
     def model(self) -> Model:
@@ -390,7 +392,7 @@ def _continue(run: Run, report: Report, advance: Callable[[int, int, str], None]
     begun = time.time()
     settings, model = run.settings, run.model
     run._memory["model"] = model
-    start_file, processes = run.path / "start.npz", settings.processes or 1
+    processes = settings.processes or 1
     report("compiling (about two minutes on two cores)")
     with ExitStack() as stack:
         prior_only: Future[tuple[str, ...]] = Future()
@@ -404,13 +406,11 @@ def _continue(run: Run, report: Report, advance: Callable[[int, int, str], None]
         sampler.compile(data, ("value_and_grad", "block") if processes == 1 else ("value_and_grad",))
         timings = dict(run.manifest["timings"])
         timings["compile_s"] = timings.get("compile_s", 0.0) + time.time() - begun
-        if not start_file.exists():
-            tick = time.time()
-            report("searching for optima")
-            _savez(start_file, _search(sampler, data, settings, report))
-            timings["search_s"] = time.time() - tick
         tick = time.time()
-        _sample(run, sampler, chains, data, settings, advance)
+        find_start(run, sampler, data, settings, report)
+        timings["search_s"] = timings.get("search_s", 0.0) + time.time() - tick
+        tick = time.time()
+        sample(run, sampler, chains, data, settings, advance)
     timings["sampling_s"] = timings.get("sampling_s", 0.0) + time.time() - tick
     timings["wall_s"] = timings.get("wall_s", 0.0) + time.time() - begun
     report("summarising the draws")
@@ -425,6 +425,14 @@ def _continue(run: Run, report: Report, advance: Callable[[int, int, str], None]
     for name in ("manifest", "diagnostics"):
         run.__dict__.pop(name, None)
     return run
+
+
+def find_start(run: Run, sampler: Sampler, data: Data, settings: Settings, report: Report) -> None:
+    """Search for optima and write ``start.npz``, unless it is there."""
+    file = run.path / "start.npz"
+    if not file.exists():
+        report("searching for optima")
+        _savez(file, search(sampler, data, settings, report))
 
 
 def _prior_only(run: Run) -> tuple[str, ...]:
@@ -444,7 +452,8 @@ def held_sites(model: Model) -> list[str]:
     return [n for n in model.sampled if n in sds]
 
 
-def _search(sampler: Sampler, data: Data, settings: Settings, report: Report) -> dict[str, np.ndarray]:
+def search(sampler: Sampler, data: Data, settings: Settings, report: Report) -> dict[str, np.ndarray]:
+    """Optima of a multi-start search, their Laplace weights, and the first coordinates of every mode."""
     model = sampler.model
     held = held_sites(model)
     free_tree = {n: jnp.full(s.shape, float(n not in held)) for n, s in model.sampled.items()}
@@ -562,7 +571,7 @@ def refreshed_metric(draws: np.ndarray, gradients: np.ndarray, curvature: np.nda
     return root @ _power(np.eye(size) + 0.5 * differs.T @ differs / n, 0.5) @ root
 
 
-def _sample(
+def sample(
     run: Run,
     sampler: Sampler,
     chains: Chains,
@@ -570,6 +579,7 @@ def _sample(
     settings: Settings,
     advance: Callable[[int, int, str], None],
 ) -> None:
+    """Warm-up and draws of all chains from ``start.npz`` on, in blocks that the run's folder keeps; goes on after the last."""
     block, mode_of_chain = settings.block, run.start["chain_geometry"]
     phases = [p for p, n in zip(WARM_UP, settings.warm_up, strict=True) for _ in range(n // block)] + [SAMPLING] * (
         settings.sampling // block

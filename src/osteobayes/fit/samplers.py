@@ -19,7 +19,7 @@ from osteobayes.fit import start
 from osteobayes.fit.diagnose import importance
 from osteobayes.fit.posterior import Posterior
 from osteobayes.fit.result import labelled
-from osteobayes.fit.run import Settings, _search
+from osteobayes.fit.run import Settings, search
 from osteobayes.fit.workers import cores
 from osteobayes.model import Model
 from osteobayes.model.transform import constrain, unconstrain
@@ -64,7 +64,7 @@ class Task:
     @cached_property
     def optima(self) -> list[start.Optimum]:
         """Optima of a multi-start search, best Laplace weight first."""
-        found = _search(self.sampler, self.data, self.settings, self.report)
+        found = search(self.sampler, self.data, self.settings, self.report)
         names = ("optima", "log_density", "covariance", "log_weight", "found")
         return [start.Optimum(*x) for x in zip(*(found[n] for n in names), strict=True)]
 

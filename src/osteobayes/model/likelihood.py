@@ -377,7 +377,8 @@ def _printed_or(printed: Array, own: Array) -> Array:
     return jnp.where(jnp.isfinite(printed), printed, own)
 
 
-def _sd_log(low: Array, high: Array, x: Array) -> Array:
+def sd_log(low: Array, high: Array, x: Array) -> Array:
+    """Standard deviation of the log of a number from its printed 95 % limits (or the lower one alone); NaN without them."""
     both = jnp.log(high / low) / 3.92
     lower = jnp.log(x / low) / 1.96
     return jnp.where(jnp.isfinite(both), both, jnp.where(jnp.isfinite(lower), lower, jnp.nan))
@@ -437,7 +438,7 @@ FAMILY: dict[str, Family] = {
         _median,
         lambda x, a: median.log_lik(*_median_arguments(x, a)),
         lambda k, a, x: median.simulate(
-            k, a["hazard"], a["y"], a["n"], a["t"], a["last"], _sd_log(a["low"], a["high"], x)
+            k, a["hazard"], a["y"], a["n"], a["t"], a["last"], sd_log(a["low"], a["high"], x)
         )[0],
         lambda a: jax.vmap(lambda h, t: median.expected(h, t)[0])(a["hazard"], a["t"]),
     ),
@@ -457,7 +458,7 @@ FAMILY: dict[str, Family] = {
     "rate": Family(
         _rate,
         lambda x, a: rate.log_lik(x, a["n"], a["mean"], a["low"], a["high"], a["sd"]),
-        lambda k, a, x: rate.simulate(k, a["n"], a["mean"], _printed_or(_sd_log(a["low"], a["high"], x), a["sd"])),
+        lambda k, a, x: rate.simulate(k, a["n"], a["mean"], _printed_or(sd_log(a["low"], a["high"], x), a["sd"])),
         lambda a: a["mean"],
     ),
     "incidence": Family(_incidence, **_COUNT),

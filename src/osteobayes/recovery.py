@@ -1,0 +1,284 @@
+"""Recovery: datasets drawn from the prior on the designs of the real studies, fitted, and their parameters found again."""
+
+# xarray labels are untyped
+# pyright: reportArgumentType=false
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from osteobayes.errors import OsteobayesError, RunError
+from osteobayes.fit import Run, Settings
+from osteobayes.fit.diagnose import convergence
+from osteobayes.fit.run import build_model, draws_of, find_start, sample, write_atomically
+from osteobayes.fit.workers import cores, in_threads
+from osteobayes.model import Model
+from osteobayes.model.redraw import redrawn
+from osteobayes.model.transform import constrain
+from osteobayes.paths import shipped
+from osteobayes.precision import enable_compile_cache, jit, require_float64
+
+LEVEL = 0.9
+ESS_GOAL = 200.0
+LEAST_OF_20 = 12
+"""Datasets of 20 in which a parameter's 90 % interval must hold it; by chance 11 or fewer happen once in 10,000 parameters."""
+PLAN, SUMMARY = "plan.json", "summary.json"
+TRIES = 50
+
+
+def _write(path: Path, content: Any) -> None:
+    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def plan(datasets: int, settings: Settings) -> dict[str, Any]:
+    """What a recovery study does; its folder keeps it, and refuses another."""
+    return {"datasets": datasets, "settings": json.loads(json.dumps(asdict(settings)))}
+
+
+def _model(planned: Mapping[str, Any]) -> tuple[Model, Settings]:
+    settings = Settings.of(planned["settings"])
+    return build_model(shipped("datasets"), shipped("priors"), None, settings), settings
+
+
+class Study:
+    """A recovery study in this process: the model, its compiled programs, and what is done with one dataset.
+
+    Parameters
+    ----------
+    planned
+        :func:`plan`.
+    """
+
+    def __init__(self, planned: Mapping[str, Any]) -> None:
+        require_float64()
+        self.model, self.settings = _model(planned)
+        self.data = self.model.sampling_data
+        self.sampler = self.settings.sampler(self.model)
+        self.sampler.compile(self.data)
+        model = self.model
+
+        def drawn(key: Any, data: Any) -> tuple[Any, ...]:
+            sites = model.draw_prior(key, data)
+            values = model.values(sites, data)
+            new = redrawn(model, jax.random.fold_in(key, 1), values, data)
+            terms = model.log_likelihood(sites, new)
+            return values, new, sum(x.sum() for x in terms.values())
+
+        def natural(z: Any, key: Any, data: Any) -> dict[str, Any]:
+            sites = constrain(model.sampled, self.sampler.unravel(z))
+            hyper = data["hyper"]
+            return model.values(
+                model.priors.sample(key, hyper, model.coords, names=model.prior_only, given=sites), data
+            )
+
+        self._drawn, self._natural = jit(drawn), jit(jax.vmap(natural, in_axes=(0, 0, None)))
+
+    @property
+    def parameters(self) -> list[str]:
+        """Parameters that the evidence informs, a random variable of theirs being sampled."""
+        informed = {s.parameter for s in self.model.sampled.values()}
+        return [n for n, p in self.model.priors.parameters.items() if n in informed and p.sampled]
+
+    def dataset(self, number: int) -> tuple[dict[str, np.ndarray], dict[str, Any], int]:
+        """True parameters, the data drawn at them, and how many prior draws had no finite likelihood before that one.
+
+        Raises
+        ------
+        RunError
+            If none of :data:`TRIES` prior draws has a finite likelihood at its own data.
+        """
+        for t in range(TRIES):
+            key = jax.random.fold_in(jax.random.key(self.settings.seed * 100_003 + number), t)
+            values, data, total = self._drawn(key, self.data)
+            if np.isfinite(float(total)):
+                return {k: np.asarray(values[k]) for k in self.parameters}, data, t
+        raise RunError(f"dataset {number}: none of {TRIES} prior draws has a finite likelihood at its own data")
+
+    def fit(self, number: int, folder: Path) -> dict[str, Any]:
+        """Fit one dataset; its start and blocks are kept in ``folder`` until it is done, so that an interrupted fit goes on."""
+        begun = time.time()
+        truth, data, redone = self.dataset(number)
+        (folder / "blocks").mkdir(parents=True, exist_ok=True)
+        run = Run(folder, {"model": self.model})
+        find_start(run, self.sampler, data, self.settings, lambda text: None)
+        with in_threads(self.sampler, data, 1) as chains:
+            sample(run, self.sampler, chains, data, self.settings, lambda done, total, text: None)
+        draws, stats = draws_of(run)
+        flat = jnp.asarray(draws.reshape(-1, draws.shape[-1]))
+        keys = jax.random.split(jax.random.key(number), len(flat))
+        found = {k: np.asarray(v) for k, v in self._natural(flat, keys, data).items() if k in truth}
+        judged = convergence(draws)
+        rows = []
+        for name, true in truth.items():
+            levels = [self.model.coords[d] for d in self.model.priors[name].dims]
+            for at in np.ndindex(*true.shape):
+                x = found[name][(slice(None), *at)]
+                low, mid, high = np.quantile(x, [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2])
+                rows.append(
+                    {
+                        "parameter": name, "level": ", ".join(v[i] for v, i in zip(levels, at, strict=True)),
+                        "true": float(true[at]), "low": float(low), "median": float(mid), "high": float(high),
+                        "rank": float((x < true[at]).mean()),
+                    }
+                )  # fmt: skip
+        return {
+            "dataset": number, "redone": redone, "seconds": time.time() - begun, "max_rhat": float(np.max(judged.rhat)),
+            "min_ess_bulk": float(np.min(judged.bulk)), "min_ess_tail": float(np.min(judged.tail)),
+            "divergences": int(stats["diverging"].sum()), "rows": rows,
+        }  # fmt: skip
+
+
+def commit() -> str | None:
+    """Commit of the source that runs, ``+`` behind it if files differ from it; None outside a git checkout."""
+
+    def git(*words: str) -> str:
+        here = Path(__file__).parent
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no", ".") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def work(folder: Path, part: int, parts: int) -> None:
+    """Fit every ``parts``-th dataset of a planned study, from ``part`` on, that has no result yet."""
+    enable_compile_cache()
+    planned = json.loads((folder / PLAN).read_text())
+    mine = [i for i in range(part, planned["datasets"], parts) if not _result(folder, i).exists()]
+    if not mine:
+        return
+    study = Study(planned)
+    for i in mine:
+        _write(_result(folder, i), study.fit(i, folder / f"{i:03d}"))
+
+
+def _result(folder: Path, number: int) -> Path:
+    return folder / f"{number:03d}.json"
+
+
+def recover(
+    out: str | Path,
+    datasets: int = 20,
+    report: Callable[[str], None] = lambda text: None,
+    jobs: int | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Draw datasets from the prior on the real designs, fit each, and count how often intervals hold the truth.
+
+    Parameters
+    ----------
+    out
+        Folder, created; a study that was interrupted there goes on.
+    datasets
+        How many.
+    report
+        Called with sentences.
+    jobs
+        Processes, each with one core; default: as many as there are cores.
+    **settings
+        Fields of :class:`osteobayes.fit.Settings`.
+
+    Returns
+    -------
+    dict
+        ``plan``, ``fingerprint`` (of designs, priors, agents and grid), ``commit``, ``coverage`` over all pairs, ``parameters``
+        (how often each scalar was inside), ``fits`` (diagnostics of each), ``intervals`` (true, low, high) and ``short``: what fell
+        short, in sentences. The folder has it as ``summary.json``.
+
+    Raises
+    ------
+    RunError
+        If the folder holds another study, or a process ended before its datasets were done.
+    """
+    folder = Path(out)
+    chosen = Settings(**settings)
+    planned = plan(datasets, chosen)
+    if (folder / PLAN).exists() and json.loads((folder / PLAN).read_text()) != planned:
+        raise RunError(f"{folder}: the folder holds a recovery study with other settings; choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / PLAN, planned)
+    parts = min(jobs or cores(), datasets)
+    environment = os.environ | {"NPROC": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    code = "import sys; from pathlib import Path; from osteobayes.recovery import work; work(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))"
+    report(f"{datasets} datasets in {parts} processes (compiling takes a few minutes the first time)")
+    processes = []
+    try:
+        for part in range(parts):
+            command = [sys.executable, "-c", code, str(folder), str(part), str(parts)]
+            processes.append(subprocess.Popen(command, env=environment, start_new_session=True))
+        seen: set[int] = set()
+        while True:
+            running = [p for p in processes if p.poll() is None]
+            for i in range(datasets):
+                if i not in seen and _result(folder, i).exists():
+                    seen.add(i)
+                    one = json.loads(_result(folder, i).read_text())
+                    report(
+                        f"dataset {i}: {one['seconds']:.0f} s, R-hat {one['max_rhat']:.3f}, bulk ESS {one['min_ess_bulk']:.0f}, "
+                        f"{one['divergences']} divergences"
+                    )
+            if not running:
+                break
+            time.sleep(0.5)
+    finally:
+        for p in processes:
+            p.kill()
+            p.wait()
+    if missing := [i for i in range(datasets) if not _result(folder, i).exists()]:
+        codes = sorted({p.returncode for p in processes})
+        raise RunError(
+            f"{folder}: datasets {', '.join(map(str, missing))} were not fitted (exit codes {codes}; what the processes printed "
+            "stands above); the same command goes on from there"
+        )
+    found = summarise(planned, [json.loads(_result(folder, i).read_text()) for i in range(datasets)])
+    found |= {"fingerprint": _model(planned)[0].fingerprint(), "commit": commit()}
+    _write(folder / SUMMARY, found)
+    return found
+
+
+def summarise(planned: Mapping[str, Any], results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Coverage over all pairs of parameter and dataset, and by parameter.
+
+    Parameters
+    ----------
+    planned
+        :func:`plan`.
+    results
+        What :meth:`Study.fit` returns, one a dataset.
+    """
+    if not results:
+        raise OsteobayesError("there is no dataset to summarise")
+    inside: dict[str, list[bool]] = {}
+    for one in results:
+        for r in one["rows"]:
+            label = r["parameter"] + (f"[{r['level']}]" if r["level"] else "")
+            inside.setdefault(label, []).append(r["low"] <= r["true"] <= r["high"])
+    every = [x for xs in inside.values() for x in xs]
+    least = LEAST_OF_20 / 20 * len(results)
+    short = [
+        *(f"{k} inside in {sum(v)} of {len(v)} datasets" for k, v in inside.items() if sum(v) < least),
+        *(f"dataset {o['dataset']}: bulk ESS {o['min_ess_bulk']:.0f}" for o in results if o["min_ess_bulk"] < ESS_GOAL),
+    ]
+    return {
+        "plan": dict(planned), "level": LEVEL, "coverage": float(np.mean(every)), "pairs": len(every),
+        "parameters": {k: int(sum(v)) for k, v in inside.items()},
+        "fits": [{k: v for k, v in one.items() if k != "rows"} for one in results], "short": short,
+        "intervals": {
+            str(one["dataset"]): {
+                r["parameter"] + (f"[{r['level']}]" if r["level"] else ""): [r["true"], r["low"], r["high"]]
+                for r in one["rows"]
+            }
+            for one in results
+        },
+    }  # fmt: skip
