@@ -82,7 +82,7 @@ def test_printed_intervals_move_with_their_numbers(small, drawn):
 
 def test_families_with_the_number_in_their_design_are_refused(small):
     data = small.data | {"rows": small.data["rows"] | {NOT_REDRAWN[0]: {}}}
-    with pytest.raises(OsteobayesError, match="`landmark` cannot be drawn anew.*such as `core`"):
+    with pytest.raises(OsteobayesError, match=r"`landmark` cannot be drawn anew.*such as `core`"):
         redrawn(small, jax.random.key(0), {}, data)
 
 

@@ -61,6 +61,7 @@ class Study:
 
     def __init__(self, planned: Mapping[str, Any]) -> None:
         require_float64()
+        self.commit = commit()
         self.model, self.settings = _model(planned)
         self.data = self.model.sampling_data
         self.sampler = self.settings.sampler(self.model)
@@ -132,7 +133,7 @@ class Study:
                     }
                 )  # fmt: skip
         return {
-            "dataset": number, "redone": redone, "seconds": time.time() - begun, "max_rhat": float(np.max(judged.rhat)),
+            "dataset": number, "commit": self.commit, "redone": redone, "seconds": time.time() - begun, "max_rhat": float(np.max(judged.rhat)),
             "min_ess_bulk": float(np.min(judged.bulk)), "min_ess_tail": float(np.min(judged.tail)),
             "divergences": int(stats["diverging"].sum()), "rows": rows,
         }  # fmt: skip
@@ -192,8 +193,8 @@ def recover(
     Returns
     -------
     dict
-        ``plan``, ``fingerprint`` (of designs, priors, agents and grid), ``commit``, ``coverage`` over all pairs, ``parameters``
-        (how often each scalar was inside), ``fits`` (diagnostics of each), ``intervals`` (true, low, high) and ``short``: what fell
+        ``plan``, ``fingerprint`` (of designs, priors, agents and grid), ``coverage`` over all pairs, ``parameters``
+        (how often each scalar was inside), ``fits`` (diagnostics of each, and the commit), ``intervals`` (true, low, high) and ``short``: what fell
         short, in sentences. The folder has it as ``summary.json``.
 
     Raises
@@ -242,7 +243,7 @@ def recover(
             "stands above); the same command goes on from there"
         )
     found = summarise(planned, [json.loads(_result(folder, i).read_text()) for i in range(datasets)])
-    found |= {"fingerprint": _model(planned)[0].fingerprint(), "commit": commit()}
+    found["fingerprint"] = _model(planned)[0].fingerprint()
     _write(folder / SUMMARY, found)
     return found
 
