@@ -325,3 +325,16 @@ def test_an_invented_agent_of_each_mechanism_is_a_yaml_block_and_no_code(finishe
         )
         (folder / "invented.yaml").write_text(f"format: 1\nagents: []\n{known}")
         predict(finished, "denosumab", "breast", "stopeck2010_136", anyway=True, therapies=folder)
+
+
+def test_patterns_of_a_run(finished):
+    from osteobayes.patterns import patterns
+
+    found = patterns(Run.load(finished.path), 20, checks=False)
+    named = found.table.set_index("study")
+    assert set(named["agent"]) == {"pamidronate", "denosumab"} and named["named"].all()
+    assert named.loc["lipton2000", "published"] == pytest.approx((186 / 367) / (246 / 384), rel=0.1)
+    for r in found.table.itertuples():
+        assert r.posterior_low <= r.posterior <= r.posterior_high
+        assert r.new_predicted_high / r.new_predicted_low > 1.0
+    assert len(found.fitted) == len(found.fitted["new_inside"]) and found.sentences

@@ -265,6 +265,59 @@ def predict(
 
 
 @app.command()
+def patterns(
+    run: Path,
+    draws: Annotated[int, typer.Option(min=50, help="Draws of posterior and prior, thinned evenly.")] = 400,
+    seed: Annotated[int, typer.Option()] = 0,
+    as_json: Json = False,
+) -> None:
+    """Published treatment effects beside posterior, new study and prior; coverage, sharpness, and what lies outside.
+
+    Writes `patterns.csv` and, of numbers that were not fitted, `checks.csv` into the run folder.
+    """
+    _start()
+    from osteobayes.fit import Run
+    from osteobayes.patterns import patterns as ask
+
+    found = ask(Run.load(run), draws, seed)
+    for name, table in (("patterns", found.table), ("checks", found.checks)):
+        table.to_csv(run / f"{name}.csv", index=False, float_format="%.6g")
+    if as_json:
+        rows = {
+            k: json.loads(x.to_json(orient="records")) for k, x in (("rows", found.table), ("between", found.between))
+        }
+        print(json.dumps(rows | {"sentences": found.sentences}))
+        return
+    console = Console()
+    console.print(pattern_table(found.table))
+    for sentence in found.sentences:
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+    for r in found.between.to_dict("records"):
+        console.print(
+            "{parameter}: prior {prior:.2f} [{prior_low:.2f}, {prior_high:.2f}], "
+            "posterior {posterior:.2f} [{posterior_low:.2f}, {posterior_high:.2f}]".format(**r),
+            highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
+
+
+def pattern_table(rows: Any) -> Table:
+    """Rich table of comparisons: the named ones."""
+    table = Table(title="published treatment effects (ratios; 90 % intervals)")
+    for column in ("comparison", "study", "number", "published", "posterior", "predicted", "new study", "prior"):
+        table.add_column(column, overflow="fold")
+    for r in rows[rows["named"]].itertuples():
+        versus = f" vs {r.versus}" if r.versus else " vs backbone"
+        table.add_row(
+            r.agent + versus, f"{r.study} ({r.cancer})", f"{r.statistic}, {r.endpoint}", f"{r.published:.2f}",
+            rf"{r.posterior:.2f} \[{r.posterior_low:.2f}, {r.posterior_high:.2f}]",
+            f"{r.predicted_low:.2f} to {r.predicted_high:.2f}{'' if r.inside else ' (outside)'}",
+            f"{r.new_predicted_low:.2f} to {r.new_predicted_high:.2f}{'' if r.new_inside else ' (outside)'}",
+            rf"{r.prior:.2f} \[{r.prior_low:.2f}, {r.prior_high:.2f}]{', imposes it' if r.imposed else ''}",
+        )  # fmt: skip
+    return table
+
+
+@app.command()
 def validate(
     folder: Annotated[
         list[Path] | None, typer.Argument(help="Folders of datasets, read together (default: shipped).")

@@ -276,7 +276,7 @@ def score_checks(run: Run, twin: Twin | None = None, draws: int = 200, seed: int
         )
     target = Model.build(evidence, model.priors, model.grid, model.catalogue, use="check")
     values, drawn = transfer(model, target, _draws(run, "posterior", draws), seed)
-    replicates = _replicates(target, values, _constants(model), seed)
+    _, replicates = expected_and_replicates(target, values, _constants(model), seed)
     if twin is None:
         twin = _twin(model)
     table = score_table(target, replicates, drawn, set(model.packed.table["patients"]), twin)
@@ -292,27 +292,29 @@ def _twin(model: Model) -> Twin | None:
         return None
 
 
-def _replicates(
+def expected_and_replicates(
     target: Model, values: Mapping[str, np.ndarray], constants: Mapping, seed: int
-) -> dict[str, np.ndarray]:
-    """Replicates of the target's numbers, by family [draw, outcome]."""
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Expected values and replicates of the target's numbers, by family [draw, outcome], where the cells could be solved."""
     data = target.data
     n = len(next(iter(values.values())))
 
     def one(arguments: Any) -> tuple[dict[str, Any], Any]:
         sites, key = arguments
         expected, failed = target.expected({**constants, **sites}, data)
-        return {
+        drawn = {
             f: likelihood.simulate(f, jax.random.fold_in(key, i), a, data["observed"][f])
             for i, (f, a) in enumerate(expected.items())
-        }, failed
+        }
+        return {f: likelihood.centre(f, a) for f, a in expected.items()}, drawn, failed
 
     values = {k: jnp.asarray(v) for k, v in values.items()}
-    found, failed = map_draws(one, (values, jax.random.split(jax.random.key(seed), n)), n, 1)
+    *found, failed = map_draws(one, (values, jax.random.split(jax.random.key(seed), n)), n, 1)
     solved = np.asarray(failed) == 0
     if not solved.all():
         _log.warning("%d of %d draws could not be solved and are left out", int((~solved).sum()), n)
-    return {f: x[solved] for f, x in found.items()}
+    centres, replicates = ({f: x[solved] for f, x in part.items()} for part in found)
+    return centres, replicates
 
 
 def score_table(
@@ -325,6 +327,8 @@ def score_table(
     """Scores of replicates of the numbers of ``target`` (columns: :func:`score_checks`)."""
     rows = []
     for family, ids in target.packed.outcomes.items():
+        if family == "patient_set":
+            continue  # no number of its own
         for i, outcome in enumerate(ids):
             info = target.packed.table.loc[outcome]
             x, y = np.asarray(replicates[family])[:, i], float(target.packed.observed[family][i])

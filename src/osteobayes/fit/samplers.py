@@ -77,13 +77,15 @@ class Task:
         roots = {m: np.linalg.cholesky(self.optima[m].covariance) for m in set(modes)}
         return np.stack([self.optima[m].z + SPREAD * roots[m] @ rng.normal(size=size) for m in modes])
 
-    def log_density(self, z: Any) -> Any:
+    @cached_property
+    def log_density(self) -> Callable[[Any], Any]:
         """Log density of a flat unconstrained vector (not compiled)."""
         from numpyro.infer.util import potential_energy
 
         from osteobayes.model.emit import numpyro_model
 
-        return -jnp.asarray(potential_energy(numpyro_model(self.model), (self.data,), {}, self.sampler.unravel(z)))
+        sampler, emitted, data = self.sampler, numpyro_model(self.model), self.data
+        return lambda z: -jnp.asarray(potential_energy(emitted, (data,), {}, sampler.unravel(z)))
 
     def tree(self, z: np.ndarray, stats: dict[str, np.ndarray] | None = None) -> xr.DataTree:
         """Draws [chain, draw, parameter] in unconstrained space as a DataTree of the emitted sites."""
@@ -168,10 +170,10 @@ def nuts_blackjax(task: Task) -> xr.DataTree:
         raise OsteobayesError("sampler `blackjax-nuts` needs blackjax: pip install 'osteobayes[blackjax]'") from error
     best = task.optima[0]
     root = jnp.asarray(np.linalg.cholesky(best.covariance))
-    centre = jnp.asarray(best.z)
+    centre, log_density = jnp.asarray(best.z), task.log_density
 
     def density(u: Any) -> Any:
-        return task.log_density(centre + root @ u)
+        return log_density(centre + root @ u)
 
     warm_up = blackjax.window_adaptation(
         blackjax.nuts, density, is_mass_matrix_diagonal=False, target_acceptance_rate=task.target, initial_step_size=0.1
@@ -221,11 +223,11 @@ def pathfinder(task: Task) -> tuple[xr.DataTree, dict[str, float]]:
         from blackjax.vi import pathfinder as path
     except ImportError as error:
         raise OsteobayesError("sampler `pathfinder` needs blackjax: pip install 'osteobayes[blackjax]'") from error
-    model = task.model
+    model, log_density = task.model, task.log_density
 
     def one(key: Any, z: Any) -> Any:
         first, then = jax.random.split(key)
-        state, _ = path.approximate(first, task.log_density, z, maxiter=task.settings.search_iterations, num_samples=25)
+        state, _ = path.approximate(first, log_density, z, maxiter=task.settings.search_iterations, num_samples=25)
         return path.sample(then, state, task.draws)
 
     run = jit(one)
