@@ -1,5 +1,6 @@
 """Checks on made-up tables; what needs a solve is in the slow tests of the rooms it uses."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -130,3 +131,52 @@ def test_control_arrays(evidence):
         1,
     ]
     assert fitted == [(False, False), (True, False), (False, True)]
+
+
+def drawn(x, regimens=("placebo", "denosumab")):
+    """A prediction whose posterior draws of P(SRE) are ``x`` [draw, regimen]."""
+    more = np.column_stack([x, np.full(len(x), 0.5)])  # a regimen by which a contrast is graded
+    draws = xr.Dataset(
+        {"p_sre_posterior": (("draw_posterior", "regimen"), more)}, coords={"regimen": [*regimens, "variant"]}
+    )  # fmt: skip
+    table = pd.DataFrame({"regimen": regimens})
+    return Prediction(table, draws, xr.DataArray(), "breast", "stopeck2010_136", "denosumab", 24.0)
+
+
+def a_run(folder, chains=4, sampling=500, **diagnostics):
+    content = {"usable": True, "sentence": "The run may be used: R-hat at most 1.004."} | diagnostics
+    return SimpleNamespace(
+        path=folder, settings=SimpleNamespace(chains=chains, sampling=sampling), diagnostics=content
+    )  # fmt: skip
+
+
+def test_headline_errors_are_those_of_the_chains(tmp_path):
+    """Independent draws: the error of the mean is sd/sqrt(draws); a chain that sits elsewhere takes the effective draws away."""
+    x = 0.5 + 0.1 * np.random.default_rng(5).normal(size=(2000, 2))
+    x[:500, 1] += 0.4
+    found = check.headline(a_run(tmp_path), [drawn(x)])
+    good, bad = found["breast: placebo"], found["breast: denosumab"]
+    assert good["mcse"] == pytest.approx(0.1 / np.sqrt(2000), rel=0.15) and good["ess_bulk"] > 1500
+    assert bad["ess_bulk"] < 20 and bad["mcse"] > 10 * good["mcse"]
+    thinned = check.headline(a_run(tmp_path, sampling=1000), [drawn(x)])  # every second of 4000 draws
+    assert thinned["breast: placebo"]["mean"] == pytest.approx(good["mean"])
+
+
+def test_a_run_with_few_effective_predictions_or_a_poor_solver_may_not_be_used(tmp_path, monkeypatch):
+    x = 0.5 + 0.1 * np.random.default_rng(6).normal(size=(2000, 2))
+    solver = {"pareto_k": 0.3, "efficiency": 0.99, "sentence": "fine", "mean_difference": float("nan")}
+    monkeypatch.setattr(check, "solver_check", lambda run, draws, reference: dict(solver))
+    good = a_run(tmp_path)
+    assert check.complete(good, [drawn(x)])["usable"]
+    written = json.loads((tmp_path / "diagnostics.json").read_text())
+    assert written["solver"]["mean_difference"] is None and written["headline"]["breast: placebo"]["ess_bulk"] > 400
+    solver["pareto_k"] = 0.9
+    x[:500, 0] += 0.4
+    found = check.complete(a_run(tmp_path), [drawn(x)])
+    assert not found["usable"]
+    assert found["sentence"].startswith("The run may not be used: bulk ESS of P(SRE) in breast: placebo is")
+    assert found["sentence"].endswith("Pareto k of the solver is 0.90 (limit 0.7).")
+    worse = check.complete(
+        a_run(tmp_path, usable=False, sentence="The run may not be used: 9 divergences."), [drawn(x)]
+    )
+    assert worse["sentence"].startswith("The run may not be used: 9 divergences; bulk ESS of P(SRE)")

@@ -96,6 +96,20 @@ def test_three_densities_are_one(tiny_model, densities, points):
                 np.testing.assert_allclose(slope[name], g, rtol=1e-6, atol=1e-9 * scale, err_msg=name)
 
 
+def test_terms_add_up_to_the_density(tiny_model, densities, points):
+    """Log likelihoods by outcome times their weights, and log priors by site, sum to the joint log density."""
+    data = tiny_model.sampling_data
+    for z in points[:3]:
+        sites = constrain(tiny_model.sampled, z) | data["fixed"]
+        terms = tiny_model.compiled_log_likelihood(sites, tiny_model.data)
+        assert {f: x.shape for f, x in terms.items()} == {f: w.shape for f, w in data["weights"].items()}
+        prior = tiny_model.priors.log_density(sites, data["hyper"], tiny_model.coords)
+        assert set(prior) == set(tiny_model.sites)
+        total = sum(float((data["weights"][f] * x).sum()) for f, x in terms.items())
+        total += sum(float(prior[n]) for n in tiny_model.sampled) + float(log_jacobian(tiny_model, z))
+        assert total == pytest.approx(float(densities.plain(z)[0]), rel=1e-10)
+
+
 def test_every_quantity_is_a_named_variable_and_nothing_is_a_potential(tiny_model, emitted):
     assert not emitted.potentials
     assert {rv.name for rv in emitted.free_RVs} == set(tiny_model.sampled)

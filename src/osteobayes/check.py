@@ -7,6 +7,8 @@ Tables only; plots belong to the room `report`, scores of numbers that were not 
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
 # pyright: reportReturnType=false, reportAssignmentType=false
 
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+import xarray as xr
 from jaxtyping import Array
 
 from osteobayes.cycle import Cell, Regimen
@@ -22,8 +25,9 @@ from osteobayes.evidence import Evidence
 from osteobayes.evidence.pack import members, reference_arm
 from osteobayes.evidence.rows import Arms
 from osteobayes.fit import Run
-from osteobayes.fit.diagnose import importance
+from osteobayes.fit.diagnose import ESS_LIMIT, K_LIMIT, LEAST, convergence, importance
 from osteobayes.fit.result import coverage, map_draws
+from osteobayes.fit.run import write_atomically
 from osteobayes.model import Model, curves, likelihood
 from osteobayes.observe import interpolation
 from osteobayes.predict import Prediction, _constants, _draws
@@ -33,6 +37,8 @@ LEAST_COVERAGE = 0.85
 """In-sample 90 % coverage below this is flagged: fitted numbers are used twice, so theirs is rather too high."""
 LEAST_WIDTH = 0.8
 """A prior-only contrast narrower than this share of its prior is not prior-only, or its prior leaks."""
+SOLVER_DRAWS = 100
+"""Draws that :func:`complete` solves again; Pareto k of their importance ratios needs 25."""
 TWO_SDS = (0.05, 0.5, 0.95)
 
 
@@ -388,3 +394,76 @@ def compare_log_likelihoods(default: np.ndarray, tight: np.ndarray) -> dict[str,
     if out["failed"]:
         sentence += f" {out['failed']} draws could not be compared."
     return out | {"sentence": sentence}
+
+
+def headline(run: Run, predictions: Sequence[Prediction]) -> dict[str, dict[str, float]]:
+    """Monte Carlo error of each predicted P(at least one skeletal event).
+
+    Parameters
+    ----------
+    run
+        A finished run.
+    predictions
+        :func:`osteobayes.predict.default_predictions` of it, or others.
+
+    Returns
+    -------
+    dict
+        By cancer and regimen: ``mean, sd, mcse`` (standard error of the mean), ``ess_bulk, ess_tail`` of the draws that the
+        prediction used (thinned evenly, so at most what the run has; NaN where there are too few to tell).
+    """
+    import arviz as az
+
+    total = run.settings.chains * run.settings.sampling
+    out = {}
+    for p in predictions:
+        x = p.draws["p_sre_posterior"].sel(regimen=list(p.table["regimen"])).to_numpy()
+        kept = np.arange(total) if len(x) == total else np.linspace(0, total - 1, len(x)).astype(int)
+        chain = kept // run.settings.sampling
+        each = np.bincount(chain, minlength=run.settings.chains).min()
+        by_chain = np.stack([x[chain == c][:each] for c in range(run.settings.chains)])
+        found = convergence(by_chain)
+        dataset = xr.Dataset({"x": (("chain", "draw", "regimen"), by_chain)})
+        mcse = az.mcse(dataset)["x"].to_numpy() if each >= LEAST[1] else np.full(x.shape[1], np.nan)
+        for k, regimen in enumerate(p.table["regimen"]):
+            out[f"{p.cancer}: {regimen}"] = {
+                "mean": float(x[:, k].mean()), "sd": float(x[:, k].std(ddof=1)), "mcse": float(mcse[k]),
+                "ess_bulk": float(found.bulk[k]), "ess_tail": float(found.tail[k]),
+            }  # fmt: skip
+    return out
+
+
+def complete(run: Run, predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """Add to ``diagnostics.json`` what needs predictions and a second solve: ``headline`` and ``solver``.
+
+    The solver is compared with itself at steps of half a day on :data:`SOLVER_DRAWS` draws. A run whose headline predictions have
+    fewer than 200 effective draws, or whose importance ratios have Pareto k above 0.7, may not be used, and its sentence says so.
+    """
+    found = dict(run.diagnostics)
+    found["headline"] = headline(run, predictions)
+    found["solver"] = solver_check(run, SOLVER_DRAWS, "runge_kutta")
+    problems = []
+    short = {k: h["ess_bulk"] for k, h in found["headline"].items() if not h["ess_bulk"] >= ESS_LIMIT}
+    if short:
+        worst = min(short, key=lambda k: short[k])
+        problems.append(f"bulk ESS of P(SRE) in {worst} is {short[worst]:.0f} (limit {ESS_LIMIT})")
+    if found["solver"]["pareto_k"] > K_LIMIT:
+        problems.append(f"Pareto k of the solver is {found['solver']['pareto_k']:.2f} (limit {K_LIMIT})")
+    if problems:
+        before = found["sentence"] if not found["usable"] else "The run may not be used: "
+        joined = "; ".join(problems)
+        found["sentence"] = f"{before}{joined}." if found["usable"] else f"{before.removesuffix('.')}; {joined}."
+        found["usable"] = False
+    text = json.dumps(_finite(found), indent=1, sort_keys=True, allow_nan=False)
+    write_atomically(run.path / "diagnostics.json", f"{text}\n".encode())
+    run.__dict__.pop("diagnostics", None)
+    return found
+
+
+def _finite(x: Any) -> Any:
+    """Content for JSON, which has no NaN: null."""
+    if isinstance(x, dict):
+        return {k: _finite(v) for k, v in x.items()}
+    if isinstance(x, list):
+        return [_finite(v) for v in x]
+    return None if isinstance(x, float) and not np.isfinite(x) else x

@@ -18,6 +18,8 @@ from osteobayes.errors import EvidenceError, OsteobayesError, PriorError, Regime
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 err = Console(stderr=True)
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_UNUSABLE, EXIT_INTERRUPTED = 1, 2, 3, 130
+JUDGED = 400
+"""Draws of all chains from which a run is meant to be used: its predictions and its solver are checked too."""
 
 Data = Annotated[
     list[Path] | None,
@@ -126,10 +128,13 @@ def _number(x: float, form: str) -> str:
 
 def _finish(run: Any, cancers: list[str] | None, as_json: bool) -> int:
     """Diagnostics in a sentence, the table, the folder, the overview picture."""
+    from osteobayes.check import complete
     from osteobayes.report import overview, report
 
-    _say(run.diagnostics["sentence"], as_json)
     predictions = _predictions(run, cancers, as_json)
+    if run.settings.chains * run.settings.sampling >= JUDGED:
+        complete(run, predictions)
+    _say(run.diagnostics["sentence"], as_json)
     picture = overview(run, predictions)
     page = report(run, predictions)
     content = {
@@ -198,7 +203,7 @@ def calibrate(
     finally:
         bar.stop()
     code = _finish(run, cancer, as_json)
-    if code and draws * chains < 400:
+    if code and draws * chains < JUDGED:
         _say("a run this short is for trying out; its predictions are not to be used", as_json)
         code = 0
     raise typer.Exit(code)
@@ -283,9 +288,8 @@ def patterns(
     for name, table in (("patterns", found.table), ("checks", found.checks)):
         table.to_csv(run / f"{name}.csv", index=False, float_format="%.6g")
     if as_json:
-        rows = {
-            k: json.loads(x.to_json(orient="records")) for k, x in (("rows", found.table), ("between", found.between))
-        }
+        tables = (("rows", found.table), ("between", found.between))
+        rows = {k: json.loads(str(x.to_json(orient="records"))) for k, x in tables}
         print(json.dumps(rows | {"sentences": found.sentences}))
         return
     console = Console()

@@ -88,7 +88,8 @@ class Prediction:
         risk ratio. Grade and contraction are of the log rate ratio: a risk ratio is bounded by how near to 1 the risk
         itself is, so it narrows when only the baseline hazard is learned.
     draws
-        Draws of every estimand (dims group, draw, regimen) with ``group`` posterior or prior.
+        Draws of every estimand: ``<estimand>_posterior`` and ``<estimand>_prior`` (dims draw, regimen), of the regimens of the table
+        and of those that its contrasts are graded by.
     cancer, population, versus, horizon_months
         What the numbers are about.
     """

@@ -14,6 +14,8 @@ RATE_LIMIT = 0.001
 """Share of draws that may diverge, and that may hold cells which could not be solved."""
 BFMI_LIMIT = 0.3
 """Energy fraction of a chain below which momentum is refreshed too slowly to explore the tails (Betancourt 2016)."""
+K_LIMIT = 0.7
+"""Pareto k of importance ratios above which draws of one density do not stand for those of another (Vehtari et al. 2024)."""
 LEAST_FOR_TAIL = 25
 """Draws from which the tail of importance ratios can be fitted."""
 LEAST = (2, 8)

@@ -16,7 +16,7 @@ from jax.flatten_util import ravel_pytree
 
 from osteobayes.errors import OsteobayesError, RunError
 from osteobayes.fit import start
-from osteobayes.fit.diagnose import importance
+from osteobayes.fit.diagnose import K_LIMIT, importance
 from osteobayes.fit.posterior import Posterior
 from osteobayes.fit.result import labelled
 from osteobayes.fit.run import Settings, search
@@ -26,8 +26,6 @@ from osteobayes.model.transform import constrain, unconstrain
 from osteobayes.precision import jit
 from osteobayes.schema import did_you_mean
 
-K_LIMIT = 0.7
-"""Pareto k of the importance ratios above which an approximation does not stand for the posterior (Vehtari et al. 2024)."""
 SPREAD = 0.7
 """Chains start at draws of the Laplace approximation whose standard deviations are this share of its own."""
 
