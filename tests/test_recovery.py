@@ -20,6 +20,9 @@ from osteobayes.precision import jit
 from osteobayes.priors import PriorSet
 
 COMMITTED = Path(__file__).parents[1] / "docs" / "validation" / "recovery.json"
+committed = pytest.mark.skipif(
+    not COMMITTED.exists(), reason="no recovery study is committed yet (docs/design/step5.md)"
+)
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +122,7 @@ def test_a_folder_with_another_study_is_refused_and_a_finished_one_is_not_fitted
     recovery.work(tmp_path, 0, 1)
 
 
+@committed
 def test_the_committed_study_meets_the_goals_it_says_it_meets():
     found = json.loads(COMMITTED.read_text())
     intervals = found["intervals"]
@@ -126,18 +130,19 @@ def test_the_committed_study_meets_the_goals_it_says_it_meets():
     assert len(intervals) == found["plan"]["datasets"] == 20
     assert np.mean(inside) == pytest.approx(found["coverage"])
     assert 0.84 <= found["coverage"] <= 0.96
-    assert all(n >= 12 for n in found["parameters"].values()) or found["short"]
+    assert all(n >= 12 for n in found["parameters"].values())
 
 
+@committed
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [4, 13])
 def test_a_committed_dataset_is_found_again(number, tmp_path):
     """The truth is the same, and the intervals are within the noise of some 300 effective draws (0.3 of their width)."""
-    committed = json.loads(COMMITTED.read_text())
-    study = recovery.Study(committed["plan"])
-    assert study.model.fingerprint() == committed["fingerprint"], "designs or priors changed: repeat the study"
+    found = json.loads(COMMITTED.read_text())
+    study = recovery.Study(found["plan"])
+    assert study.model.fingerprint() == found["fingerprint"], "designs or priors changed: repeat the study"
     again = study.fit(number, tmp_path)
-    was = committed["intervals"][str(number)]
+    was = found["intervals"][str(number)]
     assert len(again["rows"]) == len(was)
     off = []
     for r in again["rows"]:

@@ -11,7 +11,7 @@ chosen afterwards. The public names below are loaded on first use.
 `courses`                 trajectories under regimens, straight from the priors
 `Model`                   the joint density of evidence, priors and vicious cycle
 `calibrate`, `Run`        sampling, and its stored result
-`fit`                     sampling in memory by other samplers (begun, not proved)
+`fit`                     sampling in memory by other samplers
 `Posterior`               draws of `model.pymc()` or `model.numpyro()` by any sampler
 `predict`                 regimens and contrasts, each with interval, population and grade
 `simulate_trial`          a study patient by patient, and its table computed from them
