@@ -284,7 +284,10 @@ def patterns(
     from osteobayes.fit import Run
     from osteobayes.patterns import patterns as ask
 
-    found = ask(Run.load(run), draws, seed)
+    fitted = Run.load(run)
+    if not fitted.diagnostics["usable"]:
+        _say(fitted.diagnostics["sentence"], as_json)
+    found = ask(fitted, draws, seed)
     for name, table in (("patterns", found.table), ("checks", found.checks)):
         table.to_csv(run / f"{name}.csv", index=False, float_format="%.6g")
     if as_json:
