@@ -1,5 +1,7 @@
 """Which published numbers make a comparison of treatments, in which direction, and how it is read beside draws."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -91,3 +93,20 @@ def test_sentences_put_sharpness_beside_coverage_and_name_every_miss():
     assert "outside (fitted): a/y: published 0.9, predicted 0.2 to 0.6" in text
     assert "outside (not fitted): b/median: published 6, predicted 12 to 24 months" in text
     assert "the prior imposes abiraterone against its backbone on PFS in prostate: probability 0.99" in text
+
+
+def test_medians_that_were_not_reached_are_no_numbers(model):
+    """The same evidence, had no median been reached: no ratio of medians is left, everything else is."""
+    blocks = {k: r._replace(reached=np.zeros_like(r.reached)) for k, r in model.packed.data["median"].items()}
+    unreached = replace(model, packed=replace(model.packed, data=dict(model.packed.data) | {"median": blocks}))
+    before, after = (patterns.comparisons(m) for m in (model, unreached))
+    assert [c for c in before if c.family == "median"]
+    assert after == [c for c in before if c.family != "median"]
+
+
+def test_without_comparisons_or_checks_the_sentences_say_so():
+    fitted = pd.DataFrame(
+        {"outcome": ["a/x"], "inside": [True], "new_inside": [True], "of_prior": [0.2], "of_printed": [1.0]}
+    )
+    found = patterns.Patterns(pd.DataFrame(), fitted, pd.DataFrame(), pd.DataFrame(), ("not scored: no row",))
+    assert found.sentences[-1] == "not scored: no row" and len(found.sentences) == 3

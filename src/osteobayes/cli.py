@@ -296,7 +296,10 @@ def patterns(
         print(json.dumps(rows | {"sentences": found.sentences}))
         return
     console = Console()
-    console.print(pattern_table(found.table))
+    if len(found.table):
+        console.print(pattern_table(found.table))
+    else:
+        console.print("the fitted numbers hold no comparison of treatments")
     for sentence in found.sentences:
         console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     for r in found.between.to_dict("records"):

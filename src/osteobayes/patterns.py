@@ -64,7 +64,8 @@ def comparisons(model: Model) -> list[Comparison]:
     """Comparisons of treatments among the fitted numbers, those of :data:`NAMED` first.
 
     Of two arms the one whose agent the other lacks is the treated one; where both have one, the order of :data:`NAMED` decides,
-    else that of the study's arms (the later is the treated one). Arms that differ in dose alone are left out.
+    else that of the study's arms (the later is the treated one). Arms that differ in dose alone are left out, and medians that
+    were not reached (what stands in their place is the end of follow-up).
     """
     table, found = model.packed.table, []
     for family in PRINTED:
@@ -79,8 +80,13 @@ def comparisons(model: Model) -> list[Comparison]:
                 )  # fmt: skip
     for family in PAIRED:
         ids = model.packed.outcomes.get(family, ())
+        if not ids:
+            continue
         groups: dict[tuple, list[int]] = {}
+        reached = model.packed.column(family, "reached")
         for i, outcome in enumerate(ids):
+            if reached is not None and not reached[i]:
+                continue
             row = table.loc[outcome]
             groups.setdefault((row["study"], row["endpoint"], row["component"], row["block"]), []).append(i)
         for (study, endpoint, _, _), members in groups.items():
@@ -141,12 +147,15 @@ class Patterns:
         Scores of numbers that were not fitted (:func:`osteobayes.score.score_checks`); empty if none can be predicted.
     between
         Between-study standard deviations: 5 %, 50 % and 95 % quantiles of prior and posterior.
+    left_out
+        What the tables lack, and why, in sentences.
     """
 
     table: pd.DataFrame
     fitted: pd.DataFrame
     checks: pd.DataFrame
     between: pd.DataFrame
+    left_out: tuple[str, ...] = ()
 
     @property
     def sentences(self) -> list[str]:
@@ -171,7 +180,8 @@ class Patterns:
             )
         out += [_outside(r, "fitted") for r in f[~f["inside"]].itertuples()]
         out += [_outside(r, "not fitted") for r in c[~c["inside"]].itertuples()] if len(c) else []
-        imposed = self.table[self.table["imposed"]]
+        out += self.left_out
+        imposed = self.table[self.table["imposed"]] if len(self.table) else self.table
         out += [
             f"the prior imposes {r.agent} {'against ' + r.versus if r.versus else 'against its backbone'} on {r.endpoint} in {r.cancer}: "
             f"probability {r.prior_direction:.2f} of the published direction"
@@ -213,10 +223,13 @@ def patterns(run: Run, draws: int = 400, seed: int = 0, checks: bool = True) -> 
     stacked = {n: np.concatenate([g[n] for g in groups.values()]) for n in names}
     centres, replicates, at = _by_group(model, stacked, sizes, seed)
     observed = {f: np.asarray(x) for f, x in model.packed.observed.items()}
-    rows = []
+    rows, left_out = [], []
     for c in comparisons(model):
         published = float(_log_ratio(model.packed, c, observed))
         if not np.isfinite(published):
+            left_out.append(
+                f"left out: {c.study}, {c.treated} against {c.reference}, {c.endpoint}: an arm has no event"
+            )
             continue
         centre = {g: _log_ratio(model.packed, c, centres)[at[i]] for i, g in enumerate(groups)}
         drawn = {g: _log_ratio(model.packed, c, replicates)[at[i]] for i, g in enumerate(groups)}
@@ -224,11 +237,13 @@ def patterns(run: Run, draws: int = 400, seed: int = 0, checks: bool = True) -> 
     fitted = coverage(model.packed, *(_of(replicates, at[i]) for i in (0, 2)))
     again = coverage(model.packed, *(_of(replicates, at[i]) for i in (1, 2)))
     fitted[["new_low", "new_high", "new_inside"]] = again[["low", "high", "inside"]]
-    try:
-        scored = score_checks(run, seed=seed) if checks else pd.DataFrame()
-    except OsteobayesError:  # no number that was not fitted can be predicted
-        scored = pd.DataFrame()
-    return Patterns(pd.DataFrame(rows), fitted, scored, _between(run))
+    scored = pd.DataFrame()
+    if checks:
+        try:
+            scored = score_checks(run, seed=seed)
+        except OsteobayesError as error:
+            left_out.append(f"numbers that were not fitted are not scored: {error}")
+    return Patterns(pd.DataFrame(rows), fitted, scored, _between(run), tuple(left_out))
 
 
 def _of(x: Mapping[str, np.ndarray], mask: np.ndarray) -> dict[str, np.ndarray]:

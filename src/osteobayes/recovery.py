@@ -31,7 +31,7 @@ from osteobayes.precision import enable_compile_cache, jit, require_float64
 LEVEL = 0.9
 ESS_GOAL = 200.0
 LEAST_OF_20 = 12
-"""Datasets of 20 in which a parameter's 90 % interval must hold it; by chance 11 or fewer happen once in 10,000 parameters."""
+"""Datasets of 20 in which a parameter's 90 % interval must hold it; by chance 11 or fewer happen in 6 of 100,000 parameters."""
 PLAN, SUMMARY = "plan.json", "summary.json"
 TRIES = 50
 
