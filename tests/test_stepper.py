@@ -13,7 +13,7 @@ from scipy.integrate import solve_ivp
 from osteobayes.precision import jit
 from osteobayes.solve import integrate
 from osteobayes.solve.adaptive import lines
-from osteobayes.solve.stepper import march, weights
+from osteobayes.solve.stepper import march, weights, weights2
 
 
 class Y(NamedTuple):
@@ -43,9 +43,9 @@ def by_scipy(end, drive=lambda t: 0.0):
     return out.y[:, -1]
 
 
-def by_march(steps, inputs=None):
+def by_march(steps, inputs=None, order=4):
     inputs = {} if inputs is None else inputs
-    path = jit(lambda start, inputs: march(field, loss, start, inputs, steps))(START, inputs)
+    path = jit(lambda start, inputs: march(field, loss, start, inputs, steps, order))(START, inputs)
     return np.concatenate([np.asarray(x[-1]) for x in path])
 
 
@@ -59,6 +59,14 @@ def test_it_is_of_fourth_order_and_agrees_with_scipy_and_diffrax():
         found = integrate(lambda t, y: field(y, {}), START, [0.0, 4.0], method=method, rtol=1e-10, atol=1e-12)
         assert bool(found.solved)
         np.testing.assert_allclose(np.concatenate([x[-1] for x in found.path]), expected, rtol=1e-7)
+
+
+def test_the_one_for_sampling_is_of_second_order():
+    expected = by_scipy(4.0)
+    errors = [np.abs(by_march(np.full(n, 4.0 / n), order=2) - expected).max() for n in (32, 64, 128, 256)]
+    assert errors[-1] < 1e-4
+    order = np.log2(np.array(errors[:-1]) / np.array(errors[1:]))
+    assert ((order > 1.7) & (order < 2.4)).all(), order
 
 
 def test_steps_of_two_lengths_and_inputs_as_lines():
@@ -78,18 +86,20 @@ def test_steps_of_two_lengths_and_inputs_as_lines():
     np.testing.assert_allclose(np.concatenate([x[-1] for x in found.path]), expected, rtol=1e-8)
 
 
-def test_a_loss_far_faster_than_the_step_does_not_limit_it():
+@pytest.mark.parametrize("order", [2, 4])
+def test_a_loss_far_faster_than_the_step_does_not_limit_it(order):
     """Loss times step is 500: the fast state follows its quasi-steady value, where an explicit method blows up."""
     inputs = {"dose": jnp.full((40, 3), 5000.0)}
-    found = by_march(np.full(40, 0.1), inputs)
+    found = by_march(np.full(40, 0.1), inputs, order)
     slow = found[2:]
     np.testing.assert_allclose(found[:2], 3.0 * slow**2 / (1.0 + slow) / 5002.0, rtol=1e-3)
     assert np.isfinite(found).all()
 
 
-def test_a_fixed_point_stays_to_the_last_digits():
+@pytest.mark.parametrize("order", [2, 4])
+def test_a_fixed_point_stays_to_the_last_digits(order):
     fixed = Y(jnp.zeros(2), jnp.zeros(2))
-    path = march(field, loss, fixed, {}, np.full(5, 7.0))
+    path = march(field, loss, fixed, {}, np.full(5, 7.0), order)
     assert all((np.asarray(x) == 0).all() for x in path)
 
 
@@ -97,11 +107,11 @@ def test_a_fixed_point_stays_to_the_last_digits():
 @settings(max_examples=30)
 def test_the_weights_integrate_a_linear_decay_exactly(rate, h):
     """x' = 1 - L x: all stages see N = 1, so the weights must sum to (1 - e^(-L h)) / L."""
-    w = weights(jnp.array([rate]), jnp.asarray(h))
     exact = -np.expm1(-rate * h) / rate
-    if rate * h > 0.05:  # below, the closed forms of the weights cancel
-        np.testing.assert_allclose(w.end.sum(axis=0)[0], exact, rtol=1e-7)
-    np.testing.assert_allclose(w.whole[0], np.exp(-rate * h), rtol=1e-12)
+    for w in (weights(jnp.array([rate]), jnp.asarray(h)), weights2(jnp.array([rate]), jnp.asarray(h))):
+        if rate * h > 0.05:  # below, the closed forms of the weights cancel
+            np.testing.assert_allclose(w.end.sum(axis=0)[0], exact, rtol=1e-7)
+        np.testing.assert_allclose(w.whole[0], np.exp(-rate * h), rtol=1e-12)
 
 
 def test_an_adaptive_solve_that_cannot_end_says_so():

@@ -317,7 +317,7 @@ def _control_arrays(model: Model, arms: list[tuple[str, str]]) -> tuple[list[Cel
 
 
 def solver_check(run: Run, draws: int = 100, reference: str = "diffrax_tight") -> dict[str, Any]:
-    """Log likelihood of thinned draws with the default solver against a tight one that sees exposures every half day.
+    """Log likelihood of thinned draws with the solver of the sampler against a tight one that sees exposures every half day.
 
     Parameters
     ----------
@@ -351,8 +351,8 @@ def solver_check(run: Run, draws: int = 100, reference: str = "diffrax_tight") -
 
         return np.asarray(map_draws(one, sampled, n, 1))
 
-    found = compare_log_likelihoods(total(run.model, run.model.method), total(fine, reference))
-    return found | {"method": run.model.method, "reference": reference}
+    found = compare_log_likelihoods(total(run.model, run.settings.method), total(fine, reference))
+    return found | {"method": run.settings.method, "reference": reference}
 
 
 def compare_log_likelihoods(default: np.ndarray, tight: np.ndarray) -> dict[str, Any]:

@@ -66,6 +66,8 @@ class Sampler:
         Doublings of a long and of a short trajectory at most.
     block
         Iterations of one block.
+    method
+        How the cells are solved (:data:`osteobayes.solve.METHODS`).
     """
 
     model: Model
@@ -73,10 +75,11 @@ class Sampler:
     max_tree_depth: int = 6
     short_tree_depth: int = 4
     block: int = 25
+    method: str = "trapezoid"
     _kernel: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        emitted = numpyro_model(self.model)
+        emitted = numpyro_model(self.model, method=self.method)
         geometry = self.geometry
 
         def density(flat: Array, data: Data) -> Array:

@@ -57,7 +57,7 @@ class Task:
     @property
     def settings(self) -> Settings:
         """Settings of the search for optima."""
-        return Settings(chains=self.chains, seed=self.seed, processes=1)
+        return Settings(chains=self.chains, seed=self.seed, processes=1, method=self.model.method)
 
     @cached_property
     def optima(self) -> list[start.Optimum]:

@@ -67,6 +67,7 @@ def numpyro_model(
     names: Sequence[str] | None = None,
     priors: Mapping[str, Law] | None = None,
     adjust: Adjust | None = None,
+    method: str | None = None,
 ) -> Callable[[Data], None]:
     """NumPyro model of the sampled sites; prior-only sites keep the value in ``data["fixed"]``, if there is one.
 
@@ -81,6 +82,8 @@ def numpyro_model(
     adjust
         Called with the parameters on the natural scale (by name), returns them changed: a covariate is
         ``lambda v: v | {"sre_study": v["sre_study"] + numpyro.sample("slope", dist.Normal(0, 1)) * x}``.
+    method
+        Of :func:`osteobayes.solve.trajectories`; default: the model's.
 
     Returns
     -------
@@ -110,7 +113,7 @@ def numpyro_model(
         for name, value in values.items():
             if name not in sites and name not in model.priors.constants:
                 numpyro.deterministic(name, value)
-        expected, failed = model.expected(values if adjust is None else adjust(values), data)
+        expected, failed = model.expected(values if adjust is None else adjust(values), data, method)
         numpyro.deterministic("solver_failures", failed)
         for family, arguments in expected.items():
             law = Published(family, arguments, data["weights"][family], data["observed"][family])

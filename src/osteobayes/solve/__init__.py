@@ -2,6 +2,7 @@
 
 from osteobayes.solve.adaptive import Solution, integrate
 from osteobayes.solve.cells import (
+    METHODS,
     NOT_FINITE,
     NOT_POSITIVE,
     OK,
@@ -16,6 +17,7 @@ from osteobayes.solve.courses import CURVES, courses
 
 __all__ = [
     "CURVES",
+    "METHODS",
     "NOT_FINITE",
     "NOT_POSITIVE",
     "OK",

@@ -44,8 +44,10 @@ class Trajectories(NamedTuple):
     """The first output at which a cell had failed; -1: never."""
 
 
-METHODS = ("runge_kutta", "diffrax_fixed", "diffrax_plain", "diffrax_tight")
-"""The default; Bosh3 at the same steps; Tsit5, adaptive, ``rtol`` 1e-6; Dopri8, adaptive, with the given tolerance."""
+ORDER = {"runge_kutta": 4, "trapezoid": 2}
+"""Methods of :mod:`osteobayes.solve.stepper` and their order: the default, and one of half its work for sampling."""
+METHODS = (*ORDER, "diffrax_fixed", "diffrax_plain", "diffrax_tight")
+"""Those of :data:`ORDER`; Bosh3 at the same steps; Tsit5, adaptive, ``rtol`` 1e-6; Dopri8, adaptive, with the given tolerance."""
 
 
 class Solved(NamedTuple):
@@ -95,8 +97,8 @@ def states(
         rates["C"] = osteoclast_loss(y, burden(y, columns), p, act(exposed))
         return rates | {"G_without": rates["G"][: y.G_without.shape[0]]}
 
-    if method == "runge_kutta":
-        ends = march(vector_field, loss, state, exposure, grid.steps)
+    if method in ORDER:
+        ends = march(vector_field, loss, state, exposure, grid.steps, ORDER[method])
         path = jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest[grid.ends]]), state, ends)
     elif method in METHODS:
         shortest = float(grid.steps.min())
