@@ -1,8 +1,8 @@
-"""The posteriors of the two back ends beside each other: NumPyro (the sampler of `calibrate`) and PyMC (nutpie, JAX).
+"""The posteriors of the two back ends beside each other: the log densities of NumPyro's and of PyMC's model, each under the sampler of `calibrate`.
 
 `uv run python benchmarks/back_ends.py FOLDER [--study lipton2000 stopeck2010_136] [--draws 1000]`
 
-Both take the same files. The two run side by side, each in a process with one core, and leave their draws in FOLDER (what is
+Both take the same files, and another seed. The two run side by side, each in a process with one core, and leave their draws in FOLDER (what is
 there is not sampled again). Then, for every scalar on the unconstrained scale: z of the difference of means and of standard
 deviations, in units of their Monte Carlo standard errors. Goals: both errors at most 5 % of the posterior SD, every |z| < 4, the
 95th percentile of |z| < 2.5. The last line is one JSON object.
@@ -27,10 +27,7 @@ def sample(part: str, folder: Path, studies: list[str], draws: int) -> None:
     import jax.numpy as jnp
 
     from osteobayes.evidence import Evidence
-    from osteobayes.fit import Run, Settings, fit
-    from osteobayes.fit.run import draws_of, find_start
-    from osteobayes.fit.run import sample as run_chains
-    from osteobayes.fit.workers import in_threads
+    from osteobayes.fit import fit
     from osteobayes.model import Model
     from osteobayes.model.transform import unconstrain
     from osteobayes.paths import shipped
@@ -42,26 +39,13 @@ def sample(part: str, folder: Path, studies: list[str], draws: int) -> None:
     model = Model.build(Evidence.load(shipped("datasets")).select(study=studies), PriorSet.load())
     names = sorted(model.sampled)
     labels = [f"{n}[{k}]" for n in names for k in range(max(1, int(np.prod(model.sampled[n].shape))))]
-    if part == "numpyro":
-        settings = Settings(draws=draws)
-        sampler, data = settings.sampler(model), model.sampling_data
-        sampler.compile(data)
-        place = folder / "numpyro_blocks"
-        (place / "blocks").mkdir(parents=True, exist_ok=True)
-        run = Run(place, {"model": model})
-        find_start(run, sampler, data, settings, print)
-        with in_threads(sampler, data, 1) as chains:
-            run_chains(run, sampler, chains, data, settings, lambda done, total, text: None)
-        x, stats = draws_of(run)  # sites in the order of their names
-        diverging = int(stats["diverging"].sum())
-    else:
-        found = fit(model, "pymc", "nutpie", draws=draws, tune=400, report=print)
-        given = found.tree["posterior"].to_dataset()
-        z = jax.vmap(jax.vmap(lambda s: unconstrain(model.sampled, s)))(
-            {n: jnp.asarray(given[n].to_numpy()) for n in names}
-        )
-        x = np.concatenate([np.asarray(z[n]).reshape(*z[n].shape[:2], -1) for n in names], axis=-1)
-        diverging = found.diagnostics["divergences"]
+    found = fit(model, part, "calibrate", draws=draws, seed=PARTS.index(part), report=print)
+    given = found.tree["posterior"].to_dataset()
+    z = jax.vmap(jax.vmap(lambda s: unconstrain(model.sampled, s)))(
+        {n: jnp.asarray(given[n].to_numpy()) for n in names}
+    )
+    x = np.concatenate([np.asarray(z[n]).reshape(*z[n].shape[:2], -1) for n in names], axis=-1)
+    diverging = found.diagnostics["divergences"]
     np.savez(folder / f"{part}.npz", x=x, labels=labels, seconds=time.time() - begun, diverging=diverging)
 
 

@@ -166,6 +166,29 @@ def test_total_hazards_are_the_sum_of_the_components():
     np.testing.assert_allclose(few, parts[jnp.array([3, 1])], rtol=1e-12)
 
 
+def test_padding_of_arms_is_left_out_and_changes_nothing(tiny_model):
+    """Curves by way of the members that there are equal those of all places, and the places of padding are finite."""
+    evidence = Evidence.load(shipped("datasets")).select(study=["henry2011_244", "landi2019", "saad2002_p039"])
+    model = Model.build(evidence, PriorSet.load(), tiny_model.grid)
+    values = model.values(model.draw_prior(jax.random.key(2), model.data), model.data)
+    cells, _ = jit(lambda v, d: model.hazards(v, d))(values, model.data)
+    effects, checked = curves.effect_vectors(values), 0
+    for kind, arms in model.data["arms"].items():
+        if not arms.cell.shape[0]:
+            continue
+        real = np.asarray(arms.weight) > 0
+        assert np.array_equal(np.asarray(arms.real), np.argwhere(real))
+        found = curves.CURVES[kind](arms, cells, values, effects, model.data["years"])
+        whole = curves.CURVES[kind](arms._replace(real=None, place=None), cells, values, effects, model.data["years"])
+        for name in ("hazard", "at_risk", "stay"):
+            np.testing.assert_allclose(getattr(found, name), getattr(whole, name), rtol=1e-12)
+        for name in ("member_hazard", "member_at_risk"):
+            np.testing.assert_allclose(getattr(found, name)[real], getattr(whole, name)[real], rtol=1e-12)
+            assert np.isfinite(getattr(found, name)).all()
+        checked += (~real).sum()
+    assert checked > 0
+
+
 def test_a_compiled_function_sees_every_outcome_in_its_place():
     """JAX sorts the keys of dicts: what a compiled likelihood joins block by block must stand in the order of the outcomes."""
     evidence = Evidence.load(shipped("datasets"))

@@ -22,7 +22,7 @@ def small():
 def test_an_unknown_back_end_or_sampler_is_refused_with_what_there_is(small):
     with pytest.raises(OsteobayesError, match="no back end is called 'stan'"):
         fit(small, backend="stan")
-    with pytest.raises(OsteobayesError, match="pymc has no sampler 'svi'; it has nuts, nutpie"):
+    with pytest.raises(OsteobayesError, match="pymc has no sampler 'svi'; it has calibrate, nuts, nutpie"):
         fit(small, backend="pymc", sampler="svi")
     with pytest.raises(RunError, match="at least 1"):
         fit(small, draws=0)

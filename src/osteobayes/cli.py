@@ -437,7 +437,7 @@ def recover(
     cancer: Annotated[list[str] | None, typer.Option(help="Only studies with this cancer; may be repeated.")] = None,
     chains: Annotated[int, typer.Option(min=2)] = 4,
     draws: Annotated[int, typer.Option(min=8, help="Draws a chain.")] = 200,
-    tune: Annotated[int, typer.Option(min=1, help="Warm-up iterations a chain.")] = 225,
+    tune: Annotated[int, typer.Option(min=1, help="Warm-up iterations a chain.")] = 450,
     seed: Annotated[int, typer.Option()] = 0,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes (default: one a core).")] = None,
     as_json: Json = False,

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from osteobayes.cycle import Catalogue, Cell, Grid, Regimen
 from osteobayes.evidence.load import Evidence
-from osteobayes.evidence.rows import PACKED, Arms
+from osteobayes.evidence.rows import PACKED, Arms, real_members
 from osteobayes.evidence.together import Entry, Together, entries_of, joining, padded, sets_of
 from osteobayes.evidence.uses import FAMILIES, KINDS, as_ratio, beyond, kind_of, statistic_of, unusable
 from osteobayes.schema import CANCERS, COMPONENTS, DETECTIONS, Study
@@ -462,7 +462,7 @@ def _arms(b: _Builder, kind: str) -> Arms:
     # effects of registries stand behind those of the trials in one vector
     return Arms(
         counted, detection, delay, definition.astype(np.int32), cell, weight, _joined(sre, r_sre), os_.astype(np.int32), pfs,
-        contrast, dropout, onset.astype(np.int32), onset_effect.astype(np.int32), prior, admin,
+        contrast, dropout, onset.astype(np.int32), onset_effect.astype(np.int32), prior, admin, *real_members([len(m) for m in groups]),
     )  # fmt: skip
 
 

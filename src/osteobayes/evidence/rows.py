@@ -1,7 +1,9 @@
 """Arrays of the likelihood: arms, and the rows of each statistic."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 
@@ -29,10 +31,23 @@ class Arms(NamedTuple):
     prior_event: Float[Array, " arm"]
     """Share with a skeletal event before entry, less one half; 0 where it is not printed."""
     administrative: Float[Array, "arm time"]
+    real: Int[Array, "real 2"] | None = None
+    """Arm and place of the members that are no padding (:func:`real_members`); None: not told."""
+    place: Int[Array, "arm member"] | None = None
+    """Where each member stands in ``real``; padding stands for the arm's first."""
 
     def at(self, arms: Int[Array, " row"]) -> "Arms":
-        """Some of the arms, in the order asked for."""
-        return Arms(*self[:3], *(x[arms] for x in self[3:]))
+        """Some of the arms, in the order asked for; which members are real is not told of them."""
+        return Arms(*self[:3], *(x[arms] for x in self[3:-2]))
+
+
+def real_members(sizes: Sequence[int]) -> tuple[Int[np.ndarray, "real 2"], Int[np.ndarray, "arm member"]]:
+    """``real`` and ``place`` of arms of so many members each."""
+    real = np.array([(i, j) for i, n in enumerate(sizes) for j in range(n)], dtype=np.int32).reshape(-1, 2)
+    first = np.concatenate([[0], np.cumsum(sizes)])[: len(sizes)]
+    slot = np.arange(max(sizes, default=1))
+    place = first[:, None] + np.where(slot < np.asarray(sizes)[:, None], slot, 0)
+    return real, place.astype(np.int32)
 
 
 class Crude(NamedTuple):

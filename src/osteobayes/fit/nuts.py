@@ -12,7 +12,7 @@ Warm-up goes through the same compiled block as sampling, so no block after the 
 by NumPyro's dual averaging without its windows, which begin the search anew (at steps far too long) ten draws before the end.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -68,6 +68,9 @@ class Sampler:
         Iterations of one block.
     method
         How the cells are solved (:data:`osteobayes.solve.METHODS`).
+    potential
+        Negative log density of unconstrained values by site, and data; default: of the emitted NumPyro model. Another
+        emission of the same model has the same unconstrained space.
     """
 
     model: Model
@@ -76,14 +79,20 @@ class Sampler:
     short_tree_depth: int = 4
     block: int = 25
     method: str = "trapezoid"
+    potential: Callable[[dict[str, Array], Data], Array] | None = None
     _kernel: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         emitted = numpyro_model(self.model, method=self.method)
+
+        def of_numpyro(z: dict[str, Array], data: Data) -> Array:
+            return jnp.asarray(potential_energy(emitted, (data,), {}, z))
+
+        potential_of = self.potential or of_numpyro
         geometry = self.geometry
 
         def density(flat: Array, data: Data) -> Array:
-            return jnp.asarray(potential_energy(emitted, (data,), {}, self.unravel(flat)))
+            return potential_of(self.unravel(flat), data)
 
         def unconstrained(w: Array, arrays: Arrays) -> tuple[Array, Array]:
             x, first = geometry.forward(w, arrays)

@@ -116,9 +116,10 @@ class Settings:
         ends = max(1, round(2 / 9 * blocks))
         return ends * self.block, max(1, round(blocks) - 2 * ends) * self.block, ends * self.block
 
-    def sampler(self, model: Model) -> Sampler:
-        """The sampler of a model under these settings."""
-        return Sampler(model, self.target, self.max_tree_depth, self.short_tree_depth, self.block, self.method)
+    def sampler(self, model: Model, potential: Callable[..., Any] | None = None) -> Sampler:
+        """The sampler of a model under these settings (``potential``: as of :class:`Sampler`)."""
+        depths = (self.max_tree_depth, self.short_tree_depth)
+        return Sampler(model, self.target, *depths, self.block, self.method, potential)
 
     @property
     def sampling(self) -> int:

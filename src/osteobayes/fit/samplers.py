@@ -1,4 +1,4 @@
-"""Samplers beside that of `calibrate`: NumPyro's and PyMC's, nutpie, BlackJAX, and three approximations. In memory."""
+"""Samplers in memory: that of `calibrate` on either back end, NumPyro's and PyMC's, nutpie, BlackJAX, three approximations."""
 
 # samplers return untyped trees
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
@@ -6,6 +6,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jax
@@ -19,8 +21,8 @@ from osteobayes.fit import start
 from osteobayes.fit.diagnose import K_LIMIT, importance
 from osteobayes.fit.posterior import Posterior
 from osteobayes.fit.result import labelled
-from osteobayes.fit.run import Settings, search
-from osteobayes.fit.workers import cores
+from osteobayes.fit.run import Run, Settings, draws_of, find_start, sample, search
+from osteobayes.fit.workers import cores, in_threads
 from osteobayes.model import Model
 from osteobayes.model.transform import constrain, unconstrain
 from osteobayes.precision import jit
@@ -56,8 +58,11 @@ class Task:
 
     @property
     def settings(self) -> Settings:
-        """Settings of the search for optima."""
-        return Settings(chains=self.chains, seed=self.seed, processes=1, method=self.model.method)
+        """Settings of the search for optima, and of the sampler of `calibrate`."""
+        return Settings(
+            chains=self.chains, draws=self.draws, tune=self.tune, seed=self.seed, target=self.target, processes=1,
+            method=self.model.method,
+        )  # fmt: skip
 
     @cached_property
     def optima(self) -> list[start.Optimum]:
@@ -101,6 +106,30 @@ class Task:
         log_p = np.array([-float(self.sampler.value_and_grad(jnp.asarray(x), self.data)[0]) for x in z])
         k, effective = importance(np.where(np.isfinite(log_p), log_p - log_q, -1e6))
         return {"pareto_k": k, "effective_draws": effective}
+
+
+def in_blocks(task: Task, potential: Callable[..., Any] | None = None) -> xr.DataTree:
+    """The sampler of `calibrate`: its start, coordinates, warm-up and kernel; ``potential``: of another emission than NumPyro's.
+
+    Draws and warm-up iterations are rounded to whole blocks. Blocks lie in a temporary folder meanwhile.
+    """
+    sampler = task.settings.sampler(task.model, potential)
+    sampler.compile(task.data)
+    with TemporaryDirectory() as folder:
+        run = Run(Path(folder), {"model": task.model})
+        (run.path / "blocks").mkdir()
+        find_start(run, sampler, task.data, task.settings, task.report)
+        with in_threads(sampler, task.data, cores()) as chains:
+            sample(run, sampler, chains, task.data, task.settings, lambda done, total, text: None)
+        z, stats = draws_of(run)
+    return task.tree(z, {"diverging": stats["diverging"], "n_steps": stats["n_steps"], "energy": stats["energy"]})
+
+
+def in_blocks_pymc(task: Task) -> xr.DataTree:
+    """The sampler of `calibrate` on PyMC's own log density."""
+    from osteobayes.model.emit_pymc import potential
+
+    return in_blocks(task, potential(task.model.pymc()))
 
 
 def nuts_numpyro(task: Task) -> xr.DataTree:
@@ -263,11 +292,13 @@ def svi(task: Task) -> tuple[xr.DataTree, dict[str, float]]:
 
 
 SAMPLERS: dict[tuple[str, str], Callable[[Task], Any]] = {
+    ("numpyro", "calibrate"): in_blocks,
     ("numpyro", "nuts"): nuts_numpyro,
     ("numpyro", "blackjax-nuts"): nuts_blackjax,
     ("numpyro", "pathfinder"): pathfinder,
     ("numpyro", "laplace"): laplace,
     ("numpyro", "svi"): svi,
+    ("pymc", "calibrate"): in_blocks_pymc,
     ("pymc", "nuts"): nuts_pymc,
     ("pymc", "nutpie"): nutpie_pymc,
 }
@@ -277,23 +308,23 @@ SAMPLERS: dict[tuple[str, str], Callable[[Task], Any]] = {
 def fit(
     model: Model,
     backend: str = "numpyro",
-    sampler: str = "nuts",
+    sampler: str = "calibrate",
     draws: int = 1000,
-    tune: int = 500,
+    tune: int = 450,
     chains: int = 4,
     seed: int = 0,
     target: float = 0.9,
     report: Callable[[str], None] = lambda text: None,
 ) -> Posterior:
-    """Sample a model in memory with a sampler of your choice; `calibrate` is the one with a run folder and better coordinates.
+    """Sample a model in memory with a sampler of your choice; the default is that of `calibrate`, which has a run folder beside.
 
     Parameters
     ----------
     model
         The model.
     backend, sampler
-        ``numpyro`` with ``nuts``, ``blackjax-nuts``, ``pathfinder``, ``laplace`` or ``svi``; ``pymc`` with ``nuts`` or
-        ``nutpie``.
+        ``numpyro`` with ``calibrate``, ``nuts``, ``blackjax-nuts``, ``pathfinder``, ``laplace`` or ``svi``; ``pymc`` with
+        ``calibrate``, ``nuts`` or ``nutpie``.
     draws, tune, chains, seed, target
         Draws and warm-up iterations a chain (steps of ``svi``: four times ``tune``), chains, seed, target acceptance.
     report

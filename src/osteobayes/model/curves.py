@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -101,6 +101,19 @@ def member_death(arms: Arms, cells: CellHazards, effects: Mapping[str, Array], t
     return cells.death[arms.cell] * jnp.exp(log_effect)[:, None, None]
 
 
+def of_real_members(f: Callable[..., Any], arms: Arms, *x: Float[Array, "arm member ..."]) -> Any:
+    """``f`` of arrays whose first axis is members, at those that are no padding; its results by arm and member again.
+
+    Most arms have one member and a few have many: three of four places are padding.
+    """
+    if arms.real is None or arms.place is None:
+        size = arms.weight.shape
+        found = f(*(v.reshape(-1, *v.shape[2:]) for v in x))
+        return jax.tree.map(lambda v: v.reshape(*size, *v.shape[1:]), found)
+    found = f(*(v[arms.real[:, 0], arms.real[:, 1]] for v in x))
+    return jax.tree.map(lambda v: v[arms.place], found)
+
+
 def sre_curves(arms: Arms, cells: CellHazards, values, effects, t: Array, shared: bool = False) -> Curves:
     """First skeletal event: Kaplan-Meier hazard and at-risk share (deaths censored).
 
@@ -108,7 +121,7 @@ def sre_curves(arms: Arms, cells: CellHazards, values, effects, t: Array, shared
     """
     total = total_hazards(arms, cells, values, effects)[:, :, None]
     death = member_death(arms, cells, effects)
-    obs = jax.vmap(lambda h, d: observable(h, d, values["frailty"], t, shared))(total, death)
+    obs = of_real_members(lambda h, d: observable(h, d, values["frailty"], t, shared), arms, total, death)
     hazard, at_risk = jax.vmap(mixed_hazard)(obs, arms.weight)
     return Curves(hazard[:, 0], at_risk, obs.hazard[:, :, 0], obs.at_risk, stay(arms, values, effects, t))
 
@@ -116,23 +129,24 @@ def sre_curves(arms: Arms, cells: CellHazards, values, effects, t: Array, shared
 def death_curves(arms: Arms, cells: CellHazards, values, effects, t: Array, shared: bool = False) -> Curves:
     """Overall survival; under shared frailty the observable hazard is ``h_D / (1 + theta H_D)``."""
     death = member_death(arms, cells, effects, treated=True)
-    living = jax.vmap(lambda d: alive(d, values["frailty"], t, shared))(death)
+    living = of_real_members(lambda d: alive(d, values["frailty"], t, shared), arms, death)
     if shared:
         death = death / (1.0 + values["frailty"] * cumulative(death, t))
     hazard, at_risk = jax.vmap(mixed_death)(death, living, arms.weight)
     return Curves(hazard, at_risk, death, living, stay(arms, values, effects, t))
 
 
-def _outgrown(growth: Float[Array, "arm member time"], values, t: Array) -> Float[Array, "arm member time"]:
+def _outgrown(growth: Float[Array, "member time"], values, t: Array) -> Float[Array, "member time"]:
     """Hazard of progression of a burden whose log is ``growth`` in the arm's typical patient."""
     coarse = t[::PROGRESSION_STRIDE]
-    law = jax.vmap(jax.vmap(lambda y: progression.hazard(y, coarse, values["progression_heterogeneity"])[0]))
+    law = jax.vmap(lambda y: progression.hazard(y, coarse, values["progression_heterogeneity"])[0])
     return law(growth[..., ::PROGRESSION_STRIDE]) @ _between(t.shape[0])
 
 
 def _progression(growth: Array, arms: Arms, cells: CellHazards, values, effects, t: Array) -> tuple[Array, Array]:
     level = jnp.exp(effects["progression"][arms.progression_effect] + effects["contrast"][arms.contrast])
-    return _outgrown(growth[arms.cell], values, t) * level[:, None, None], member_death(arms, cells, effects)
+    hazard = of_real_members(lambda y: _outgrown(y, values, t), arms, growth[arms.cell])
+    return hazard * level[:, None, None], member_death(arms, cells, effects)
 
 
 def systemic_progression(arms: Arms, cells: CellHazards, values, effects, t: Array) -> tuple[Array, Array]:
@@ -179,7 +193,7 @@ def event_curves(kind: str, arms: Arms, cells: CellHazards, values, effects, t: 
     These events have no frailty of their own, and deaths beside them none either, whatever ``shared``.
     """
     event, death = EVENTS[kind](arms, cells, values, effects, t)
-    free = jnp.exp(-cumulative(event + death, t))
+    free = of_real_members(lambda h: jnp.exp(-cumulative(h, t)), arms, event + death)
     if kind in DEATH_COUNTS:
         event = event + death
     mixed, at_risk = jax.vmap(mixed_death)(event, free, arms.weight)

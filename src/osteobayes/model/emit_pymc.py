@@ -90,6 +90,19 @@ def pymc_model(
     return emitted
 
 
+def potential(emitted: Any) -> Callable[[Mapping[str, Any], Any], Any]:
+    """Negative log density of an emitted PyMC model in JAX: ``f(z, data)`` of unconstrained values by variable.
+
+    The model holds its data, so that ``data`` is not read: weights and numbers are those of the emission.
+    """
+    from pymc.sampling.jax import get_jaxified_logp
+
+    log_density = get_jaxified_logp(emitted)
+    variable = {emitted.rvs_to_values[rv]: rv.name for rv in emitted.free_RVs}
+    order = [variable[value] for value in emitted.value_vars]
+    return lambda z, data: -log_density([z[name] for name in order])
+
+
 def _observe(model: Model, family: str, arguments: Mapping[str, Variable], shapes: Mapping[str, tuple]) -> None:
     """Observed variable of a family in the model of the context; ``shapes`` are those of the arguments."""
     import pymc as pm
