@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ def sample(part: str, folder: Path, studies: list[str], draws: int) -> None:
     import jax.numpy as jnp
 
     from osteobayes.evidence import Evidence
-    from osteobayes.fit import fit
+    from osteobayes.fit import Settings, fit
     from osteobayes.model import Model
     from osteobayes.model.transform import unconstrain
     from osteobayes.paths import shipped
@@ -37,6 +38,7 @@ def sample(part: str, folder: Path, studies: list[str], draws: int) -> None:
     enable_compile_cache()
     begun = time.time()
     model = Model.build(Evidence.load(shipped("datasets")).select(study=studies), PriorSet.load())
+    model = replace(model, method=Settings().method)
     names = sorted(model.sampled)
     labels = [f"{n}[{k}]" for n in names for k in range(max(1, int(np.prod(model.sampled[n].shape))))]
     found = fit(model, part, "calibrate", draws=draws, seed=PARTS.index(part), report=print)
