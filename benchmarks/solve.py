@@ -168,17 +168,20 @@ def main() -> None:
     def sites(z):
         return data["fixed"] | constrain(model.sampled, unravel(z))
 
-    density = Sampler(model)._kernel["value_and_grad"]
+    density = Sampler(model, method=model.method)
 
     def finite(z):
-        value, slope = density(jnp.asarray(z), data)
-        return (float(value), np.asarray(slope)) if np.isfinite(value) else (1e10, np.zeros_like(z))
+        values, slopes = density.values_and_grads(z, data)
+        solved = np.isfinite(values)
+        return np.where(solved, values, 1e10), np.where(solved[:, None], slopes, 0.0)
 
     # as `calibrate` does: the standard deviations of effects are held (with them the joint density has no maximum)
     held = held_sites(model)
     free = np.concatenate([np.full(int(np.prod(i.shape)), n not in held) for n, i in sorted(model.sampled.items())])
     mode = start.search(finite, [np.asarray(flat)], free, 1, 2000)[0]
-    say(f"mode: log density {mode.log_density:.2f}, largest gradient {np.abs(finite(mode.z)[1][free]).max():.3f}")
+    say(
+        f"mode: log density {mode.log_density:.2f}, largest gradient {np.abs(finite(mode.z[None])[1][0][free]).max():.3f}"
+    )
     rng = np.random.default_rng(0)
     points = [mode.z, *rng.multivariate_normal(mode.z, mode.covariance, asked.draws - 1)]
 

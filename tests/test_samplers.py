@@ -33,8 +33,8 @@ def test_importance_ratios_of_the_posterior_itself_are_even(small, monkeypatch):
     task = Task(small, 1, 1, 1, 0, 0.9, print)
 
     class Known:
-        def value_and_grad(self, z, _):
-            return 0.5 * float((z**2).sum()), z
+        def values_and_grads(self, z, *_):
+            return 0.5 * (z**2).sum(axis=1), z
 
     monkeypatch.setitem(task.__dict__, "sampler", Known())
     monkeypatch.setitem(task.__dict__, "data", {})

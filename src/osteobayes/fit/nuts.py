@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array
+from jaxtyping import Array, Float
 from numpyro.infer.hmc import HMCState, hmc
 from numpyro.infer.hmc_util import dual_averaging
 from numpyro.infer.util import potential_energy
@@ -40,6 +40,9 @@ FIRST_STEP = 0.1
 """Step size at which warm-up begins, in coordinates where the posterior is nearly a standard normal."""
 STEP_OF_DIFFERENCES = 1e-4
 """Step of the differences of gradients that make a Hessian."""
+AT_ONCE = 32
+"""Gradients of one call at most. They are a loop in the program: between calls its buffers go back to the system, and with many cells mapping
+them anew takes as long as a third of a gradient."""
 
 
 class ChainState(NamedTuple):
@@ -137,6 +140,13 @@ class Sampler:
             z, log_det = jax.vmap(lambda x: unconstrained(x, data["geometry"]))(w)
             return state, z, stats | {"lp": stats["lp"] - log_det}
 
+        def gradients(flat: Array, count: Array, data: Data) -> tuple[Array, Array]:
+            def one(i: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
+                value, slope = jax.value_and_grad(density)(flat[i], data)
+                return found[0].at[i].set(value), found[1].at[i].set(slope)
+
+            return jax.lax.fori_loop(0, count, one, (jnp.zeros(AT_ONCE), jnp.zeros_like(flat)))
+
         def back(w: Array, gradient: Array, arrays: Arrays) -> tuple[Array, Array]:
             (_, log_det), pull = jax.vjp(lambda x: unconstrained(x, arrays), w)
             return log_det, pull((gradient, -jnp.ones(())))[0]
@@ -148,12 +158,12 @@ class Sampler:
         self._kernel.update(
             init=init,
             block=jit(run_block),
-            value_and_grad=jit(lambda flat, data: jax.value_and_grad(density)(flat, data)),
-            unconstrained=jit(unconstrained),
-            back=jit(back),
+            gradients=jit(gradients),
+            unconstrained=jit(jax.vmap(unconstrained, in_axes=(0, None))),
+            back=jit(jax.vmap(back, in_axes=(0, 0, None))),
             jacobian=jit(lambda w, arrays: jax.jacfwd(lambda v: geometry.forward(v, arrays)[0])(w)),
-            values=jit(geometry.values),
-            back_x=jit(back_x),
+            values=jit(jax.vmap(geometry.values)),
+            back_x=jit(jax.vmap(back_x)),
             coordinates=jit(geometry.coordinates),
             backward=jit(geometry.backward),
         )
@@ -178,7 +188,7 @@ class Sampler:
     ) -> ChainState:
         """State of a chain that starts at ``w`` (sampler's coordinates) with a step size; ``data`` holds ``geometry``."""
         state = self._plain_state(w, metric, data, key)
-        value, gradient = self.moved_value_and_grad(w, data)
+        value, gradient = (jnp.asarray(x[0]) for x in self.moved_values_and_grads(np.asarray(w)[None], data))
         kernel = state.kernel._replace(potential_energy=value, z_grad={"w": gradient})
         return self.with_step(ChainState(kernel, state.search), step)
 
@@ -198,35 +208,39 @@ class Sampler:
         state = ChainState(kernel, init(float(np.log(2.0 * step))))
         return jax.tree.map(lambda x: jnp.asarray(x, dtype=jnp.asarray(x).dtype), state)
 
-    def value_and_grad(self, flat: Array, data: Data) -> tuple[Array, Array]:
-        """Potential (negative joint log density in unconstrained space) and gradient."""
-        return self._compiled("value_and_grad")(jnp.asarray(flat), {k: v for k, v in data.items() if k != "geometry"})
+    def values_and_grads(
+        self, flat: np.ndarray, data: Data, workers: int = 1
+    ) -> tuple[Float[np.ndarray, " point"], Float[np.ndarray, "point parameter"]]:
+        """Potential (negative joint log density in unconstrained space) and gradient at points, in parts on so many threads."""
+        plain = {k: v for k, v in data.items() if k != "geometry"}
+        size = min(AT_ONCE, -(-len(flat) // workers))
 
-    def moved_value_and_grad(self, w: np.ndarray, data: Data) -> tuple[Array, Array]:
+        def part(begin: int) -> tuple[np.ndarray, np.ndarray]:
+            some = np.asarray(flat[begin : begin + size])
+            padded = np.zeros((AT_ONCE, some.shape[1]))
+            padded[: len(some)] = some
+            found = self._compiled("gradients")(padded, len(some), plain)
+            return tuple(np.asarray(x)[: len(some)] for x in found)  # pyright: ignore[reportReturnType]
+
+        with ThreadPoolExecutor(workers) as pool:
+            values, gradients = zip(*pool.map(part, range(0, len(flat), size)), strict=True)
+        return np.concatenate(values), np.concatenate(gradients)
+
+    def moved_values_and_grads(self, w: np.ndarray, data: Data, workers: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """The same in the sampler's coordinates ``w``, with the Jacobian of the map, by the chain rule."""
-        flat = self.unconstrained(w, data["geometry"])
-        value, gradient = self.value_and_grad(flat, data)
-        log_det, moved = self._kernel["back"](jnp.asarray(w), gradient, data["geometry"])
-        return value - log_det, moved
+        flat = np.asarray(self._kernel["unconstrained"](w, data["geometry"])[0])
+        values, gradients = self.values_and_grads(flat, data, workers)
+        log_det, moved = self._kernel["back"](w, gradients, data["geometry"])
+        return values - np.asarray(log_det), np.asarray(moved)
 
     def point(self, z: np.ndarray, data: Data, workers: int) -> Point:
         """Gradient and Hessian (one-sided differences of the gradient) in the space ``x``, at the image of ``z``."""
-
-        def gradient(x: np.ndarray) -> np.ndarray:
-            _, plain = self.value_and_grad(self._kernel["values"](jnp.asarray(x))[0], data)
-            return np.asarray(self._kernel["back_x"](jnp.asarray(x), plain)[1])
-
         x = self.coordinates(z)
-        here = gradient(x)
-
-        def column(i: int) -> np.ndarray:
-            e = np.zeros_like(x)
-            e[i] = STEP_OF_DIFFERENCES
-            return (gradient(x + e) - here) / STEP_OF_DIFFERENCES
-
-        with ThreadPoolExecutor(workers) as pool:
-            H = np.stack(list(pool.map(column, range(len(x)))))
-        return Point(x, here, 0.5 * (H + H.T))
+        at = np.concatenate([x[None], x + STEP_OF_DIFFERENCES * np.eye(len(x))])
+        _, plain = self.values_and_grads(np.asarray(self._kernel["values"](at)[0]), data, workers)
+        gradients = np.asarray(self._kernel["back_x"](at, plain)[1])
+        H = (gradients[1:] - gradients[0]) / STEP_OF_DIFFERENCES
+        return Point(x, gradients[0], 0.5 * (H + H.T))
 
     def moved_hessian(self, point: Point, data: Data) -> np.ndarray:
         """Hessian in the coordinates ``w`` of ``data["geometry"]`` at a point.
@@ -237,11 +251,9 @@ class Sampler:
         w = np.asarray(self._kernel["backward"](jnp.asarray(point.x), arrays))
         J = np.asarray(self._kernel["jacobian"](jnp.asarray(w), arrays))
         H = J.T @ point.hessian @ J
-        here = np.asarray(self.moved_value_and_grad(w, data)[1])
-        for i in at:
-            e = np.zeros_like(w)
-            e[i] = STEP_OF_DIFFERENCES
-            H[i] = (np.asarray(self.moved_value_and_grad(w + e, data)[1]) - here) / STEP_OF_DIFFERENCES
+        moved = np.concatenate([w[None], w + STEP_OF_DIFFERENCES * np.eye(len(w))[at]])
+        gradients = self.moved_values_and_grads(moved, data)[1]
+        H[at] = (gradients[1:] - gradients[0]) / STEP_OF_DIFFERENCES
         H[:, at] = H[at].T
         block = H[np.ix_(at, at)]
         H[np.ix_(at, at)] = 0.5 * (block + block.T)
@@ -253,7 +265,7 @@ class Sampler:
 
     def unconstrained(self, w: np.ndarray, arrays: Arrays) -> Array:
         """``z(w)``."""
-        return self._kernel["unconstrained"](jnp.asarray(w), arrays)[0]
+        return self._kernel["unconstrained"](jnp.asarray(w)[None], arrays)[0][0]
 
     def moved(self, z: np.ndarray, arrays: Arrays) -> np.ndarray:
         """``w(z)``."""
@@ -264,12 +276,11 @@ class Sampler:
         state, z, stats = jax.block_until_ready(self._compiled("block")(state, data, jnp.asarray(adapt)))
         return state, np.asarray(z), {k: np.asarray(v) for k, v in stats.items()}
 
-    def compile(self, data: Data, names: Sequence[str] = ("value_and_grad", "block")) -> None:
+    def compile(self, data: Data, names: Sequence[str] = ("gradients", "block")) -> None:
         """Compile side by side; trace one after the other (NumPyro's handlers are not thread-safe)."""
-        flat = jnp.zeros(self.geometry.size)
         state = jax.eval_shape(lambda: self.plain_state())
         arguments = {
-            "value_and_grad": (flat, data),
+            "gradients": (jnp.zeros((AT_ONCE, self.geometry.size)), 1, data),
             "block": (state, data | {"geometry": self.geometry.empty()}, jax.ShapeDtypeStruct((), bool)),
         }
         with ThreadPoolExecutor(2) as pool:

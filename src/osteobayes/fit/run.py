@@ -410,7 +410,7 @@ def _continue(run: Run, report: Report, advance: Callable[[int, int, str], None]
         if processes == 1:
             chains = stack.enter_context(in_threads(sampler, data, _workers(settings)))
         report(f"{sum(int(np.prod(s.shape)) for s in model.sampled.values())} sampled scalars")
-        sampler.compile(data, ("value_and_grad", "block") if processes == 1 else ("value_and_grad",))
+        sampler.compile(data, ("gradients", "block") if processes == 1 else ("gradients",))
         timings = dict(run.manifest["timings"])
         timings["compile_s"] = timings.get("compile_s", 0.0) + time.time() - begun
         tick = time.time()
@@ -467,9 +467,8 @@ def search(sampler: Sampler, data: Data, settings: Settings, report: Report) -> 
     free = np.asarray(ravel_pytree(free_tree)[0]) > 0
     typical = {n: jnp.log(0.67 * data["hyper"][n]["scale"]) for n in held}
 
-    def potential(z: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = sampler.value_and_grad(jnp.asarray(z), data)
-        return float(value), np.asarray(gradient)
+    def potential(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return sampler.values_and_grads(z, data)
 
     starts = []
     for i in range(settings.starts):
@@ -494,9 +493,8 @@ def _geometry(sampler: Sampler, data: Data, optimum: start.Optimum, settings: Se
     geometry, workers = sampler.geometry, _workers(settings)
     arrays = geometry.arrays([sampler.point(optimum.z, data, workers)])
 
-    def moved(w: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = sampler.moved_value_and_grad(w, data | {"geometry": arrays})
-        return float(value), np.asarray(gradient)
+    def moved(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return sampler.moved_values_and_grads(w, data | {"geometry": arrays})
 
     every = np.ones(geometry.size, dtype=bool)
     w, _ = start.minimise(moved, sampler.moved(optimum.z, arrays), every, settings.search_iterations // 4)
@@ -529,14 +527,11 @@ def _learn(
 
 def _gradients(sampler: Sampler, data: Data, moved: np.ndarray, coordinates: list[Arrays], workers: int) -> np.ndarray:
     """Gradients of the negative log density at draws in each chain's coordinates [chain, iteration, parameter]."""
-
-    def gradient(chain: int, i: int) -> np.ndarray:
-        return np.asarray(sampler.moved_value_and_grad(moved[chain, i], data | {"geometry": coordinates[chain]})[1])
-
-    chains, n, _ = moved.shape
-    with ThreadPoolExecutor(workers) as pool:
-        found = list(pool.map(gradient, np.repeat(np.arange(chains), n), np.tile(np.arange(n), chains)))
-    return np.stack(found).reshape(moved.shape)
+    found = [
+        sampler.moved_values_and_grads(w, data | {"geometry": g}, workers)[1]
+        for w, g in zip(moved, coordinates, strict=True)
+    ]
+    return np.stack(found)
 
 
 def _power(matrix: np.ndarray, exponent: float, low: float = 0.0, high: float = np.inf) -> np.ndarray:

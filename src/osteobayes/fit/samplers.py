@@ -53,7 +53,7 @@ class Task:
     def sampler(self) -> Any:
         """The compiled density in unconstrained space."""
         sampler = self.settings.sampler(self.model)
-        sampler.compile(self.data, ("value_and_grad",))
+        sampler.compile(self.data, ("gradients",))
         return sampler
 
     @property
@@ -103,7 +103,7 @@ class Task:
 
     def weighed(self, z: np.ndarray, log_q: np.ndarray) -> dict[str, float]:
         """Pareto k of the importance ratios of approximate draws [draw, parameter], and their effective number."""
-        log_p = np.array([-float(self.sampler.value_and_grad(jnp.asarray(x), self.data)[0]) for x in z])
+        log_p = -self.sampler.values_and_grads(z, self.data, cores())[0]
         k, effective = importance(np.where(np.isfinite(log_p), log_p - log_q, -1e6))
         return {"pareto_k": k, "effective_draws": effective}
 

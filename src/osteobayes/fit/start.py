@@ -40,7 +40,8 @@ class Optimum:
     found: int
 
 
-ValueAndGrad = Callable[[np.ndarray], tuple[float, np.ndarray]]
+ValueAndGrad = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""Values and gradients at many points [point, parameter]."""
 
 
 def minimise(potential: ValueAndGrad, z: np.ndarray, free: np.ndarray, iterations: int) -> tuple[np.ndarray, float]:
@@ -50,7 +51,7 @@ def minimise(potential: ValueAndGrad, z: np.ndarray, free: np.ndarray, iteration
     def penalised(part: np.ndarray) -> tuple[float, np.ndarray]:
         x = z.copy()
         x[free] = part
-        value, gradient = potential(x)
+        value, gradient = (found[0] for found in potential(x[None]))
         if not (np.isfinite(value) and np.isfinite(gradient).all()):
             return 1e10, np.zeros_like(part)
         if value < best["f"]:
@@ -69,14 +70,11 @@ def minimise(potential: ValueAndGrad, z: np.ndarray, free: np.ndarray, iteration
 
 def hessian(potential: ValueAndGrad, z: np.ndarray, free: np.ndarray, workers: int, step: float = 1e-4) -> np.ndarray:
     """Hessian of the potential over the free coordinates by central differences of its gradient, symmetrised."""
-
-    def column(i: int) -> np.ndarray:
-        e = np.zeros_like(z)
-        e[i] = step
-        return (potential(z + e)[1] - potential(z - e)[1])[free] / (2 * step)
-
+    steps = step * np.eye(len(z))[free]
+    parts = np.array_split(np.concatenate([z + steps, z - steps]), workers)
     with ThreadPoolExecutor(workers) as pool:
-        H = np.stack(list(pool.map(column, np.flatnonzero(free))))
+        gradients = np.concatenate(list(pool.map(lambda points: potential(points)[1], parts)))[:, free]
+    H = (gradients[: len(steps)] - gradients[len(steps) :]) / (2 * step)
     return 0.5 * (H + H.T)
 
 
