@@ -10,6 +10,7 @@ import scipy.stats
 
 from osteobayes.errors import OsteobayesError
 from osteobayes.fit.geometry import COMPONENT_SITES, Geometry, Point, bend, half_normal_score, log_half_normal, unbend
+from osteobayes.observe import incidence
 from osteobayes.precision import jit
 
 
@@ -195,6 +196,22 @@ def test_mixed_cancers_are_sampled_by_the_sums_and_ratios_of_their_component_haz
         np.testing.assert_allclose(np.exp(u[at[1]]), hazards[0] / hazards[1], rtol=1e-12)
         np.testing.assert_allclose(mixing.mix(u), z, atol=1e-12)
         assert abs(np.linalg.slogdet(jax.jacobian(mixing.mix)(u))[1]) < 1e-12
+
+
+def test_onset_is_sampled_by_its_hazard_up_to_the_end_of_follow_up(tiny_model):
+    """Against the law of onset itself; exact inverse; the shape stays and the volume with it."""
+    geometry = Geometry(tiny_model)
+    onset, shape, log_years = geometry.followed
+    assert len(onset) == 1 and 0.5 < np.exp(log_years[0]) < 9.0
+    z = jnp.asarray(np.random.default_rng(8).normal(size=geometry.size))
+    x = geometry.coordinates(z)
+    law = incidence.onset(jnp.exp(log_years), jnp.exp(z[onset]), jnp.exp(z[shape]))
+    np.testing.assert_allclose(jnp.exp(x[onset]), law, rtol=1e-12)
+    np.testing.assert_array_equal(x[shape], z[shape])
+    back, log_det = geometry.values(x)
+    np.testing.assert_allclose(back, z, atol=1e-9)
+    J = jax.jacobian(lambda x: geometry.values(x)[0])(x)
+    assert float(log_det) == pytest.approx(np.linalg.slogdet(J)[1], abs=1e-9)
 
 
 @pytest.fixture(scope="module")

@@ -135,6 +135,8 @@ def _finish(run: Any, cancers: list[str] | None, as_json: bool) -> int:
     if run.settings.chains * run.settings.sampling >= JUDGED:
         complete(run, predictions)
     _say(run.diagnostics["sentence"], as_json)
+    if not run.diagnostics["usable"]:
+        _say(f"More draws may mend it: osteobayes resume {run.path} --draws {2 * run.settings.sampling}", as_json)
     picture = overview(run, predictions)
     page = report(run, predictions)
     content = {
@@ -177,7 +179,7 @@ def calibrate(
         list[str] | None, typer.Option(help="Fit only studies with this cancer; may be repeated.")
     ] = None,
     chains: Annotated[int, typer.Option(min=1)] = 4,
-    draws: Annotated[int, typer.Option(min=1, help="Draws a chain.")] = 1000,
+    draws: Annotated[int, typer.Option(min=1, help="Draws a chain.")] = 1500,
     tune: Annotated[int, typer.Option(min=1, help="Warm-up iterations a chain.")] = 450,
     seed: Annotated[int, typer.Option()] = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder (created).")] = None,

@@ -10,8 +10,9 @@ The approximation is first that of Laplace at a mode; after the first phase of w
 density's curvature (natural parameters averaged, as in Opper and Archambeau 2009, Neural Comput 21:786). Log rates that may
 be near zero are bent on top of it (:attr:`Geometry.bent`): their posterior is Gaussian on one side only.
 
-Two maps ``z -> x`` go before it. Half-normal sites are sampled on the scale where their prior is standard normal (on the log
-scale a half-normal has a long tail to the left). Two cancers that stand only in mixed arms (lung and other solid tumours in the
+Three maps ``z -> x`` go before it. Half-normal sites are sampled on the scale where their prior is standard normal (on the log
+scale a half-normal has a long tail to the left). The scale of the onset law is exchanged for the cumulative hazard at the end of a typical follow-up: that is
+what registries tell, and the law's shape tells them apart on a curved ridge. Two cancers that stand only in mixed arms (lung and other solid tumours in the
 shipped evidence) are informed through the sum of their hazards, a curved ridge for each component of skeletal events: their
 baselines and component ratios are exchanged for log sums and log ratios of their component hazards (volume is preserved).
 """
@@ -28,6 +29,7 @@ from jax.scipy.special import erf, erfc, log_ndtr, ndtr, ndtri
 from jaxtyping import Array, Float
 
 from osteobayes.errors import OsteobayesError
+from osteobayes.evidence.pack import ONSET_YEARS
 from osteobayes.model import Model
 
 COMPONENT_SITES = ("sre_baseline", "radiation_logit", "surgery_logit", "cord_compression_logit")
@@ -268,6 +270,29 @@ class Geometry:
         at = np.array([[self._index[n][c] for n in COMPONENT_SITES] for c in pair])
         return at, np.log(weight / weight.sum())
 
+    @cached_property
+    def followed(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Onset hazards that data after diagnosis inform: their positions, that of the shape, and logs of the years of follow-up."""
+        data, years = self.model.packed.data, {}
+        none = np.zeros(0, dtype=int), np.zeros(0, dtype=int), np.zeros(0)
+        if (
+            not {"onset_hazard", "onset_shape"} <= set(self._index)
+            or self._parameter_at(self._index["onset_shape"][0]).family != "lognormal"
+        ):
+            return none
+        if "incidence" in data:
+            r = data["incidence"]
+            for i in np.flatnonzero(np.asarray(r.metachronous) > 0):
+                years.setdefault(int(r.onset[i]), []).append(np.trapezoid(r.stay[i], ONSET_YEARS))
+        if "incidence_curve" in data:
+            r = data["incidence_curve"]
+            for level, at in zip(r.onset, r.years, strict=True):
+                years.setdefault(int(level), []).append(np.nanmedian(at))
+        if not years:
+            return none
+        at = self._index["onset_hazard"][sorted(years)]
+        return at, self._index["onset_shape"][:1], np.array([np.log(years[k]).mean() for k in sorted(years)])
+
     def unmix(self, z: Array) -> Array:
         """Baselines and ratios of the two mixed cancers -> log sums and log ratios of their component hazards."""
         if self.mixed is None:
@@ -290,16 +315,19 @@ class Geometry:
         return z.at[at].set(ratios.at[:, 0].set(jax.scipy.special.logsumexp(x, axis=1)))
 
     def coordinates(self, z: Float[Array, " n"]) -> Float[Array, " n"]:
-        """``x(z)``: half-normal sites as normal scores, mixed cancers as sums and ratios."""
+        """``x(z)``: half-normal sites as normal scores, onset at the end of follow-up, mixed cancers as sums and ratios."""
         at, log_scale = self.half_normals
-        x = self.unmix(z)
+        onset, shape, log_years = self.followed
+        x = self.unmix(z).at[onset].add(jnp.exp(z[shape]) * log_years)
         return x.at[at].set(half_normal_score(x[at] - log_scale))
 
     def values(self, x: Float[Array, " n"]) -> tuple[Float[Array, " n"], Float[Array, ""]]:
         """Inverse of :meth:`coordinates`, and the log determinant of its Jacobian."""
         at, log_scale = self.half_normals
         log_x = log_half_normal(x[at])
-        return self.mix(x.at[at].set(log_x + log_scale)), log_half_normal_slope(x[at], log_x).sum()
+        onset, shape, log_years = self.followed
+        z = x.at[onset].add(-jnp.exp(x[shape]) * log_years)
+        return self.mix(z.at[at].set(log_x + log_scale)), log_half_normal_slope(x[at], log_x).sum()
 
     def _log_sd(self, scores: Float[Array, " scale"]) -> Float[Array, " scale"]:
         """Logs of the standard deviations that have these normal scores."""

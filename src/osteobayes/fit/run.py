@@ -64,7 +64,7 @@ class Settings:
     """
 
     chains: int = 4
-    draws: int = 1000
+    draws: int = 1500
     tune: int = 450
     seed: int = 0
     cancers: tuple[str, ...] | None = None
