@@ -61,7 +61,7 @@ class Task:
         """Settings of the search for optima, and of the sampler of `calibrate`."""
         return Settings(
             chains=self.chains, draws=self.draws, tune=self.tune, seed=self.seed, target=self.target, processes=1,
-            method=self.model.method,
+            method=self.model.method, block=min(Settings.block, self.draws),
         )  # fmt: skip
 
     @cached_property
