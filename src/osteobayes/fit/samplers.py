@@ -310,10 +310,10 @@ def fit(
     backend: str = "numpyro",
     sampler: str = "calibrate",
     draws: int = 1000,
-    tune: int = 450,
-    chains: int = 4,
+    tune: int = Settings.tune,
+    chains: int = Settings.chains,
     seed: int = 0,
-    target: float = 0.9,
+    target: float = Settings.target,
     report: Callable[[str], None] = lambda text: None,
 ) -> Posterior:
     """Sample a model in memory with a sampler of your choice; the default is that of `calibrate`, which has a run folder beside.
