@@ -242,14 +242,14 @@ def test_search_finds_both_modes_of_a_mixture_and_their_weights():
     """Two Gaussian wells of different depth: both found, weights as their masses."""
 
     def potential(z):
-        a, b = 0.5 * ((z - 3) ** 2).sum(), 0.5 * ((z + 3) ** 2).sum() + 1.0
-        m = min(a, b)
+        a, b = 0.5 * ((z - 3) ** 2).sum(axis=1), 0.5 * ((z + 3) ** 2).sum(axis=1) + 1.0
+        m = np.minimum(a, b)
         pa, pb = np.exp(m - a), np.exp(m - b)
         value = m - np.log(pa + pb)
-        return value, (pa * (z - 3) + pb * (z + 3)) / (pa + pb)
+        return value, (pa[:, None] * (z - 3) + pb[:, None] * (z + 3)) / (pa + pb)[:, None]
 
     starts = [np.full(2, s) for s in (-4.0, -2.0, 2.0, 4.0)]
-    optima = search(potential, starts, np.ones(2, bool), workers=1)
+    optima = search(potential, starts, np.ones(2, bool), workers=2)
     assert len(optima) == 2
     np.testing.assert_allclose(weights(optima), [1 / (1 + np.exp(-1)), np.exp(-1) / (1 + np.exp(-1))], atol=0.01)
     assert mode_of_chain(optima, 4).tolist() == [0, 1, 0, 1]
