@@ -77,7 +77,7 @@ class Sampler:
     """
 
     model: Model
-    target: float = 0.94
+    target: float = 0.92
     max_tree_depth: int = 6
     short_tree_depth: int = 4
     block: int = 25

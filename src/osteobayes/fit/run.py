@@ -80,7 +80,7 @@ class Settings:
     """The frailty of skeletal events multiplies death too."""
     starts: int = 4
     search_iterations: int = 400
-    target: float = 0.94
+    target: float = 0.92
     max_tree_depth: int = 6
     short_tree_depth: int = 4
     """Doublings at most of every second trajectory (:mod:`osteobayes.fit.nuts`)."""
