@@ -103,7 +103,7 @@ def burden(y: State, columns: Columns) -> Float[Array, " column"]:
 class Bone(NamedTuple):
     """Time derivatives (1/day) of the bone states, and the loss rate of osteoclasts.
 
-    ``loss`` is the one rate that drugs can make fast, so the solver treats it exponentially.
+    ``loss`` is a rate that drugs can make fast, so the solver treats it exponentially.
     """
 
     P: Array
@@ -195,6 +195,16 @@ def frozen_modules(ref: Reference, p: Parameters, u: Drugs) -> Frozen:
         fluxes.perfusion(module["V"], ref.burden, p),
         module["M"],
         fluxes.mesenchymal_growth(ref.tgfb, p),
+    )
+
+
+def exhaustion_loss(y: State, N: Array, p: Parameters, u: Drugs) -> Float[Array, "2 module"]:
+    """Rate (1/day) at which the exhausted share goes to its balance, with and without drugs: the more cells are driven to exhaustion, the faster."""
+    some = y.X.shape[1]
+    p, u = ({k: x[:some] if jnp.ndim(x) else x for k, x in d.items()} for d in (p, u))
+    n = fluxes.half_saturation(N[:some], p["tumour_half_burden"])
+    return p["exhaustion_rate"] * (
+        1.0 + fluxes.exhaustion_drive(y.C[:some], n, p, _with_and_without(u, MODULES["immune"]))
     )
 
 

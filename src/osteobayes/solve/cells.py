@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from osteobayes.cycle.cells import CellArrays, Grid, actions, coefficients, columns_of
-from osteobayes.cycle.dynamics import Columns, Reference, State, burden, field, osteoclast_loss
+from osteobayes.cycle.dynamics import Columns, Reference, State, burden, exhaustion_loss, field, osteoclast_loss
 from osteobayes.cycle.entry import entry_state
 from osteobayes.solve.adaptive import integrate, lines
 from osteobayes.solve.stepper import march
@@ -91,10 +91,12 @@ def states(
         return field(y, act(exposed), p, reference, columns)
 
     def loss(y: State, exposed: Mapping[str, Array]) -> dict[str, Array]:
-        """Own losses of the bone states; those of osteoclasts depend on drugs, the others are nearly their turnover."""
+        """Own losses of the bone states and of the exhausted share, which depend on drugs; of the other bone states nearly their turnover."""
+        u, N = act(exposed), burden(y, columns)
         own = {"P": "precursor_turnover", "B": "osteoblast_turnover", "G": "tgfb_programme_rate"}
         rates = {state: jnp.broadcast_to(p[rate], y.C.shape) for state, rate in own.items()}
-        rates["C"] = osteoclast_loss(y, burden(y, columns), p, act(exposed))
+        rates["C"] = osteoclast_loss(y, N, p, u)
+        rates["X"] = jnp.broadcast_to(exhaustion_loss(y, N, p, u), y.X.shape)
         return rates | {"G_without": rates["G"][: y.G_without.shape[0]]}
 
     if method in ORDER:
