@@ -37,7 +37,7 @@ from osteobayes.cycle import CYCLE_PARAMETERS, Cell, Grid, Regimen, pack
 from osteobayes.cycle.cells import actions
 from osteobayes.cycle.dynamics import Columns, Reference, State, field
 from osteobayes.fit import start
-from osteobayes.fit.nuts import Sampler
+from osteobayes.fit.hmc import Sampler
 from osteobayes.fit.run import Settings, build_model, held_sites
 from osteobayes.model import likelihood
 from osteobayes.model.transform import constrain, unconstrain

@@ -12,7 +12,7 @@ import pytest
 from osteobayes.cycle.fluxes import ACTIONS, FRACTIONS
 from osteobayes.errors import OsteobayesError, RunError
 from osteobayes.fit import Run, Settings, calibrate, resume
-from osteobayes.fit.nuts import state_from
+from osteobayes.fit.hmc import MOST_STEPS, SHORTEST, state_from, steps_at
 from osteobayes.fit.run import SAMPLING, WARM_UP, refreshed_metric
 from osteobayes.fit.start import mode_of_chain, search, weights
 from osteobayes.fit.workers import in_processes, in_threads
@@ -21,7 +21,7 @@ from osteobayes.predict import predict
 
 TINY = {
     "cancers": ("breast",), "grid": (14.0, 80, 2), "chains": 2, "draws": 20, "tune": 20, "block": 10, "starts": 1,
-    "search_iterations": 25, "prior_draws": 20, "max_tree_depth": 4, "short_tree_depth": 3,
+    "search_iterations": 25, "prior_draws": 20, "trajectory": 2.0,
 }  # fmt: skip
 
 
@@ -153,11 +153,17 @@ def test_the_step_size_moves_in_warm_up_only(finished):
     assert len(np.unique([s for s, phase in zip(steps, phases, strict=True) if phase == SAMPLING])) == 1
 
 
-def test_every_second_trajectory_is_short(finished):
+def test_trajectories_go_evenly_through_a_range_and_are_as_long_in_all_chains(finished):
     steps = np.concatenate([np.load(p)["stat_n_steps"] for p in finished.blocks], axis=1)
-    short = np.arange(steps.shape[1]) % TINY["block"] % 2 == 0  # a block begins with a short one
-    assert steps[:, short].max() == 2 ** TINY["short_tree_depth"] - 1
-    assert steps[:, ~short].max() == 2 ** TINY["max_tree_depth"] - 1
+    sizes = np.concatenate([np.load(p)["stat_step_size"] for p in finished.blocks], axis=1)
+    sampling = slice(-TINY["draws"], None)
+    np.testing.assert_array_equal(steps[0, sampling], steps[1, sampling])
+    places = np.arange(TINY["tune"] // 2, TINY["tune"] // 2 + TINY["draws"])  # counted from the last phase of warm-up
+    expected = steps_at(places, sizes[0, sampling], TINY["trajectory"])
+    np.testing.assert_array_equal(steps[0, sampling], expected)
+    many = np.asarray(steps_at(np.arange(1000), 0.01, 0.5)) / 50.0
+    assert abs(many.mean() - 0.55) < 0.01 and many.min() >= SHORTEST and many.max() <= 1.0
+    assert steps_at(3, 1e-9, 4.0) == MOST_STEPS and steps_at(3, 1e9, 4.0) == 1
 
 
 def test_the_metric_is_the_covariance_of_a_gaussian():
@@ -172,12 +178,12 @@ def test_the_metric_is_the_covariance_of_a_gaussian():
 
 
 def test_the_metric_is_wider_than_the_curvature_where_tails_are_long():
-    """A Laplace law: its variance is 2, the inverse of its mean squared gradient 1; the metric lies between, beside a normal 1."""
+    """A Laplace law: its variance is 2, the inverse of its mean squared gradient 1; the metric is its variance, beside a normal 1."""
     rng = np.random.default_rng(9)
     draws = np.stack([rng.laplace(size=(4, 5000)), rng.normal(size=(4, 5000))], axis=-1)
     gradients = np.stack([np.sign(draws[..., 0]), draws[..., 1]], axis=-1)
     metric = refreshed_metric(draws, gradients, np.eye(2))
-    assert 1.45 < metric[0, 0] < 1.95
+    assert abs(metric[0, 0] - 2.0) < 0.15
     assert abs(metric[1, 1] - 1.0) < 0.05
 
 

@@ -120,7 +120,7 @@ def test_quadrature_in_jax_is_the_one_in_numpy():
 
 
 def test_flat_order_is_the_template_order(tiny_model):
-    from osteobayes.fit.nuts import Sampler
+    from osteobayes.fit.hmc import Sampler
 
     sampler = Sampler(tiny_model, block=10)
     flat, _ = ravel_pytree(sampler.template)

@@ -267,8 +267,7 @@ class JobSettings(_Closed):
     starts: Count | None = None
     search_iterations: Count | None = None
     target: Annotated[float, Field(gt=0, lt=1)] | None = None
-    max_tree_depth: Count | None = None
-    short_tree_depth: Count | None = None
+    trajectory: Annotated[float, Field(gt=0)] | None = None
     block: Count | None = None
     prior_draws: Count | None = None
     grid: tuple[Days, Count, Count] | tuple[Days, Count, Count, Count | None] | None = None

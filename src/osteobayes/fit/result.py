@@ -18,7 +18,7 @@ from jaxtyping import Array
 from osteobayes.evidence.pack import Packed
 from osteobayes.fit import start
 from osteobayes.fit.diagnose import convergence, energy_fraction, learned, verdict
-from osteobayes.fit.nuts import Sampler
+from osteobayes.fit.hmc import MOST_STEPS, Sampler
 from osteobayes.fit.run import Run, _workers, _write_json, draws_of, peak_memory_gib
 from osteobayes.model import Data, Model, likelihood
 from osteobayes.model.transform import constrain
@@ -310,7 +310,7 @@ def diagnose(run, sampler, begin, draws, stats, post, pre, table, timings) -> di
     return {
         "max_rhat": _number(np.max(found.rhat)), "min_ess_bulk": _number(np.min(found.bulk)),
         "min_ess_tail": _number(np.min(found.tail)), "bfmi": [_number(x) for x in bfmi],
-        "deepest_share": float((stats["n_steps"] >= 2**run.settings.max_tree_depth - 1).mean()), "divergences": divergences, "solver_failures": failures,
+        "acceptance_rate": float(stats["acceptance_rate"].mean()), "capped_share": float((stats["n_steps"] >= MOST_STEPS).mean()), "divergences": divergences, "solver_failures": failures,
         "coverage_90": {"all": share, "rows": len(table)} | {f: v["inside"] / v["rows"] for f, v in by_family.items()},
         "sharpness": by_family, "between_study_sd": sds, "wall_s": timings.get("wall_s"), "peak_memory_gib": peak_memory_gib(run.settings.processes or 1),
         "usable": usable, "sentence": sentence, "sampled_scalars": len(labels),

@@ -28,7 +28,7 @@ from osteobayes.errors import RunError
 from osteobayes.evidence import Evidence
 from osteobayes.fit import start
 from osteobayes.fit.geometry import Arrays
-from osteobayes.fit.nuts import Sampler, state_arrays, state_from
+from osteobayes.fit.hmc import Sampler, state_arrays, state_from
 from osteobayes.fit.workers import Chains, cores, in_processes, in_threads
 from osteobayes.model import Data, Model
 from osteobayes.model.transform import constrain, unconstrain
@@ -64,7 +64,7 @@ class Settings:
     """
 
     chains: int = 4
-    draws: int = 1500
+    draws: int = 1000
     tune: int = 450
     seed: int = 0
     cancers: tuple[str, ...] | None = None
@@ -80,10 +80,9 @@ class Settings:
     """The frailty of skeletal events multiplies death too."""
     starts: int = 4
     search_iterations: int = 400
-    target: float = 0.92
-    max_tree_depth: int = 6
-    short_tree_depth: int = 4
-    """Doublings at most of every second trajectory (:mod:`osteobayes.fit.nuts`)."""
+    target: float = 0.88
+    trajectory: float = 4.0
+    """Length of the longest trajectory (:class:`osteobayes.fit.hmc.Sampler`)."""
     block: int = 25
     prior_draws: int = 1000
     grid: tuple[float, int, int, int | None] = astuple(DEFAULT_GRID)  # pyright: ignore[reportAssignmentType]
@@ -118,8 +117,7 @@ class Settings:
 
     def sampler(self, model: Model, potential: Callable[..., Any] | None = None) -> Sampler:
         """The sampler of a model under these settings (``potential``: as of :class:`Sampler`)."""
-        depths = (self.max_tree_depth, self.short_tree_depth)
-        return Sampler(model, self.target, *depths, self.block, self.method, potential)
+        return Sampler(model, self.target, self.trajectory, self.block, self.method, potential)
 
     @property
     def sampling(self) -> int:
@@ -546,7 +544,7 @@ def refreshed_metric(draws: np.ndarray, gradients: np.ndarray, curvature: np.nda
     The geometric mean of the covariance of the draws and the inverse covariance of the gradients: the noise of the two cancels
     where the posterior is Gaussian (the metric of least Fisher divergence: Seyboldt, Carlson and Carpenter 2026, as in nutpie).
     In coordinates where that mean is the identity a Gaussian has equal draws and gradients; half the covariance of their
-    difference is what the variance is above one, so that directions with long tails get the root of that on top.
+    difference is what the variance is above one, and comes on top: the covariance, without the noise of the Gaussian part.
 
     Parameters
     ----------
@@ -570,7 +568,7 @@ def refreshed_metric(draws: np.ndarray, gradients: np.ndarray, curvature: np.nda
     mean = root @ _power(inverse @ np.linalg.inv(information) @ inverse, 0.5) @ root
     root, inverse = _power(mean, 0.5), _power(mean, -0.5)
     differs = x @ inverse - g @ root
-    return root @ _power(np.eye(size) + 0.5 * differs.T @ differs / n, 0.5) @ root
+    return root @ (np.eye(size) + 0.5 * differs.T @ differs / n) @ root
 
 
 def sample(

@@ -23,7 +23,7 @@ import numpy as np
 
 from osteobayes.errors import RunError
 from osteobayes.fit.geometry import Arrays
-from osteobayes.fit.nuts import Block, ChainState, Sampler, state_arrays, state_from
+from osteobayes.fit.hmc import Block, ChainState, Sampler, state_arrays, state_from
 from osteobayes.model import Data
 
 

@@ -1,12 +1,13 @@
-"""NUTS in saved blocks: one jitted scan over the kernel's own ``sample``; state in, state and draws out.
+"""Hamiltonian Monte Carlo in saved blocks: one jitted scan over NumPyro's own ``sample``; state in, state and draws out.
 
 It moves in the coordinates ``w`` of :mod:`osteobayes.fit.geometry`, whose arrays are part of ``data``; draws come out in the
 model's unconstrained space ``z`` (between the two stands the space ``x`` of that room).
 
-Every second trajectory is short. Where the posterior is nearly normal a long one goes once around: it changes a coordinate's
-sign, but of the square of its distance from the centre half is kept on average over where it ends. Short ones end about a
-quarter around; the long ones between them move the directions that are wider than the metric says. Each kind leaves the
-posterior as it is, so any fixed order of them does.
+Trajectories differ in length and end where they end. NUTS (Hoffman and Gelman 2014) stops where the posterior as a whole turns round and
+then takes a point of the trajectory at random, so that a direction twice as wide as the metric says moves little at each
+draw, and half of the gradients are spent on the way. Here lengths go evenly through a range (the multiples of the golden ratio, modulo 1), as in Hoffman, Radul and
+Sountsov 2021 (AISTATS 130:3907): no direction turns a whole number of times in all of them. They depend on nothing but the place of the draw, so every chain's trajectory has the same number
+of steps, and any fixed order of lengths leaves the posterior as it is.
 
 Warm-up goes through the same compiled block as sampling, so no block after the first compiles. The step size is adapted here
 by NumPyro's dual averaging without its windows, which begin the search anew (at steps far too long) ten draws before the end.
@@ -36,6 +37,11 @@ STATS = ("diverging", "n_steps", "acceptance_rate", "energy", "lp", "step_size")
 """Sampler diagnostics kept for every draw."""
 
 
+GOLDEN = 0.5 * (5.0**0.5 - 1.0)
+SHORTEST = 0.1
+"""Length of the shortest trajectory, as a share of the longest."""
+MOST_STEPS = 64
+"""Steps of a trajectory at most, however short they are."""
 FIRST_STEP = 0.1
 """Step size at which warm-up begins, in coordinates where the posterior is nearly a standard normal."""
 STEP_OF_DIFFERENCES = 1e-4
@@ -55,9 +61,15 @@ class ChainState(NamedTuple):
 Block = tuple[ChainState, np.ndarray, dict[str, np.ndarray]]
 
 
+def steps_at(place: Array, step_size: Array, longest: float) -> Array:
+    """Steps of the trajectory at a place in the chain."""
+    share = SHORTEST + (1.0 - SHORTEST) * (place * GOLDEN % 1.0)
+    return jnp.clip(jnp.round(share * longest / step_size), 1, MOST_STEPS)
+
+
 @dataclass(frozen=True)
 class Sampler:
-    """NUTS on the emitted NumPyro model, with data, weights and hyperparameters as arguments.
+    """Hamiltonian Monte Carlo on the emitted NumPyro model, with data, weights and hyperparameters as arguments.
 
     Attributes
     ----------
@@ -65,8 +77,8 @@ class Sampler:
         The joint density.
     target
         Target acceptance probability.
-    max_tree_depth, short_tree_depth
-        Doublings of a long and of a short trajectory at most.
+    trajectory
+        Length of the longest trajectory, in the coordinates of the metric (where the posterior's standard deviations are about 1).
     block
         Iterations of one block.
     method
@@ -77,9 +89,8 @@ class Sampler:
     """
 
     model: Model
-    target: float = 0.92
-    max_tree_depth: int = 6
-    short_tree_depth: int = 4
+    target: float = 0.88
+    trajectory: float = 4.0
     block: int = 25
     method: str = "trapezoid"
     potential: Callable[[dict[str, Array], Data], Array] | None = None
@@ -112,16 +123,16 @@ class Sampler:
 
             return potential
 
-        init, sample = hmc(potential_fn_gen=potential_gen, algo="NUTS")
+        init, sample = hmc(potential_fn_gen=potential_gen, algo="HMC")
 
         _, search = dual_averaging()
 
         def run_block(state: ChainState, data: Data, adapt: Array):
-            def step(chain: ChainState, place: Array):
-                kind = (place % 2).astype(
-                    chain.kernel.i.dtype
-                )  # at 0 NumPyro takes the depth of warm-up, at 1 of sampling
-                s = sample(chain.kernel._replace(i=kind), (data,), {})
+            def step(chain: ChainState, _: None):
+                at = chain.kernel
+                size = at.adapt_state.step_size
+                length = (steps_at(at.i, size, self.trajectory) - 1e-6) * size  # the kernel rounds up
+                s = sample(at._replace(trajectory_length=length), (data,), {})
                 stats = (
                     s.diverging,
                     s.num_steps,
@@ -133,10 +144,12 @@ class Sampler:
                 moved = search(self.target - s.accept_prob, chain.search)
                 moved = jax.tree.map(lambda new, old: jnp.where(adapt, new, old), moved, chain.search)
                 size = jnp.where(adapt, jnp.exp(moved[0]), s.adapt_state.step_size)
-                kernel = s._replace(i=chain.kernel.i, adapt_state=chain.kernel.adapt_state._replace(step_size=size))
+                kernel = s._replace(
+                    trajectory_length=at.trajectory_length, adapt_state=at.adapt_state._replace(step_size=size)
+                )
                 return ChainState(kernel, moved), (s.z["w"], dict(zip(STATS, stats, strict=True)))
 
-            state, (w, stats) = jax.lax.scan(step, state, jnp.arange(self.block))
+            state, (w, stats) = jax.lax.scan(step, state, length=self.block)
             z, log_det = jax.vmap(lambda x: unconstrained(x, data["geometry"]))(w)
             return state, z, stats | {"lp": stats["lp"] - log_det}
 
@@ -295,9 +308,9 @@ class Sampler:
 
     def _plain_state(self, w: np.ndarray, metric: np.ndarray | None, data: Data, key: Array | None) -> ChainState:
         kernel = self._kernel["init"](
-            {"w": jnp.asarray(w)}, 1, step_size=FIRST_STEP, adapt_step_size=False, adapt_mass_matrix=False,
+            {"w": jnp.asarray(w)}, 0, step_size=FIRST_STEP, adapt_step_size=False, adapt_mass_matrix=False,
             inverse_mass_matrix=jnp.eye(len(w)) if metric is None else jnp.asarray(metric),
-            dense_mass=True, target_accept_prob=self.target, max_tree_depth=(self.short_tree_depth, self.max_tree_depth),
+            dense_mass=True, target_accept_prob=self.target, trajectory_length=self.trajectory,
             model_args=(data,), model_kwargs={"plain": True}, rng_key=jax.random.PRNGKey(0) if key is None else key,
         )  # fmt: skip
         return self.with_step(ChainState(kernel, None), FIRST_STEP)
