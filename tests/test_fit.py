@@ -178,12 +178,12 @@ def test_the_metric_is_the_covariance_of_a_gaussian():
 
 
 def test_the_metric_is_wider_than_the_curvature_where_tails_are_long():
-    """A Laplace law: its variance is 2, the inverse of its mean squared gradient 1; the metric is its variance, beside a normal 1."""
+    """A Laplace law: its variance is 2, the inverse of its mean squared gradient 1; the metric lies between, beside a normal 1."""
     rng = np.random.default_rng(9)
     draws = np.stack([rng.laplace(size=(4, 5000)), rng.normal(size=(4, 5000))], axis=-1)
     gradients = np.stack([np.sign(draws[..., 0]), draws[..., 1]], axis=-1)
     metric = refreshed_metric(draws, gradients, np.eye(2))
-    assert abs(metric[0, 0] - 2.0) < 0.15
+    assert 1.45 < metric[0, 0] < 1.95
     assert abs(metric[1, 1] - 1.0) < 0.05
 
 

@@ -1,4 +1,4 @@
-"""Fitting: NUTS in saved blocks, resume, and the stored result; other samplers, and draws that they gave, judged."""
+"""Fitting: Hamiltonian Monte Carlo in saved blocks, resume, and the stored result; other samplers, and draws that they gave, judged."""
 
 from osteobayes.fit.posterior import Posterior
 from osteobayes.fit.run import Run, Settings, calibrate, resume

@@ -3,11 +3,12 @@
 It moves in the coordinates ``w`` of :mod:`osteobayes.fit.geometry`, whose arrays are part of ``data``; draws come out in the
 model's unconstrained space ``z`` (between the two stands the space ``x`` of that room).
 
-Trajectories differ in length and end where they end. NUTS (Hoffman and Gelman 2014) stops where the posterior as a whole turns round and
-then takes a point of the trajectory at random, so that a direction twice as wide as the metric says moves little at each
-draw, and half of the gradients are spent on the way. Here lengths go evenly through a range (the multiples of the golden ratio, modulo 1), as in Hoffman, Radul and
-Sountsov 2021 (AISTATS 130:3907): no direction turns a whole number of times in all of them. They depend on nothing but the place of the draw, so every chain's trajectory has the same number
-of steps, and any fixed order of lengths leaves the posterior as it is.
+Trajectories differ in length and end where they end. NUTS (Hoffman and Gelman 2014, JMLR 15:1593) stops where the posterior as a
+whole turns round and then takes a point of the trajectory at random, so that half of the gradients are spent on the way, and
+a direction twice as wide as the metric says moves little at each draw. Here lengths go evenly through a range (multiples of the
+golden ratio, modulo 1), so that no direction comes back to where it was in all of them (Hoffman, Radul and Sountsov 2021, AISTATS
+130:3907, with a range that is given, not learned). They depend on nothing but the place in the chain: any fixed order of
+lengths leaves the posterior as it is, and chains side by side have trajectories of equally many steps.
 
 Warm-up goes through the same compiled block as sampling, so no block after the first compiles. The step size is adapted here
 by NumPyro's dual averaging without its windows, which begin the search anew (at steps far too long) ten draws before the end.
@@ -90,7 +91,7 @@ class Sampler:
 
     model: Model
     target: float = 0.88
-    trajectory: float = 4.0
+    trajectory: float = 4.5
     block: int = 25
     method: str = "trapezoid"
     potential: Callable[[dict[str, Array], Data], Array] | None = None

@@ -310,7 +310,8 @@ def diagnose(run, sampler, begin, draws, stats, post, pre, table, timings) -> di
     return {
         "max_rhat": _number(np.max(found.rhat)), "min_ess_bulk": _number(np.min(found.bulk)),
         "min_ess_tail": _number(np.min(found.tail)), "bfmi": [_number(x) for x in bfmi],
-        "acceptance_rate": float(stats["acceptance_rate"].mean()), "capped_share": float((stats["n_steps"] >= MOST_STEPS).mean()), "divergences": divergences, "solver_failures": failures,
+        "acceptance_rate": float(stats["acceptance_rate"].mean()), "capped_share": float((stats["n_steps"] >= MOST_STEPS).mean()),
+        "divergences": divergences, "solver_failures": failures,
         "coverage_90": {"all": share, "rows": len(table)} | {f: v["inside"] / v["rows"] for f, v in by_family.items()},
         "sharpness": by_family, "between_study_sd": sds, "wall_s": timings.get("wall_s"), "peak_memory_gib": peak_memory_gib(run.settings.processes or 1),
         "usable": usable, "sentence": sentence, "sampled_scalars": len(labels),

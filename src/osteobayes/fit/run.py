@@ -81,7 +81,7 @@ class Settings:
     starts: int = 4
     search_iterations: int = 400
     target: float = 0.88
-    trajectory: float = 4.0
+    trajectory: float = 4.5
     """Length of the longest trajectory (:class:`osteobayes.fit.hmc.Sampler`)."""
     block: int = 25
     prior_draws: int = 1000
@@ -544,7 +544,8 @@ def refreshed_metric(draws: np.ndarray, gradients: np.ndarray, curvature: np.nda
     The geometric mean of the covariance of the draws and the inverse covariance of the gradients: the noise of the two cancels
     where the posterior is Gaussian (the metric of least Fisher divergence: Seyboldt, Carlson and Carpenter 2026, as in nutpie).
     In coordinates where that mean is the identity a Gaussian has equal draws and gradients; half the covariance of their
-    difference is what the variance is above one, and comes on top: the covariance, without the noise of the Gaussian part.
+    difference is what the variance is above one, so that directions with long tails get the root of that on top (all of it makes
+    the trajectories' steps shorter by more than it widens them).
 
     Parameters
     ----------
@@ -568,7 +569,7 @@ def refreshed_metric(draws: np.ndarray, gradients: np.ndarray, curvature: np.nda
     mean = root @ _power(inverse @ np.linalg.inv(information) @ inverse, 0.5) @ root
     root, inverse = _power(mean, 0.5), _power(mean, -0.5)
     differs = x @ inverse - g @ root
-    return root @ (np.eye(size) + 0.5 * differs.T @ differs / n) @ root
+    return root @ _power(np.eye(size) + 0.5 * differs.T @ differs / n, 0.5) @ root
 
 
 def sample(

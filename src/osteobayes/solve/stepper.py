@@ -1,8 +1,9 @@
 """Exponential Runge-Kutta at given steps, all cells side by side: of fourth order (the default), and of second for sampling.
 
 ETD4RK or ETD2RK of Cox and Matthews 2002 (J Comput Phys 176:430) in the states whose own loss is fast (bone cells, most of all
-osteoclasts under a bisphosphonate, the TGF-beta programme, and the exhausted share of effectors), classical Runge-Kutta or the trapezoid of Heun in the others. The loss rate is frozen over a
-step and the rest of the equation is the non-linear part, so fixed points are exact and strong drugs do not limit the step.
+osteoclasts under a bisphosphonate, the TGF-beta programme, and the exhausted share of effectors), classical Runge-Kutta or the
+trapezoid of Heun in the others. The loss rate is frozen over a step and the rest of the equation is the non-linear part, so
+fixed points are exact and strong drugs do not limit the step.
 """
 
 from collections.abc import Callable, Mapping
