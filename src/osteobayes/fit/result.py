@@ -313,7 +313,7 @@ def diagnose(run, sampler, begin, draws, stats, post, pre, table, timings) -> di
         "acceptance_rate": float(stats["acceptance_rate"].mean()), "capped_share": float((stats["n_steps"] >= MOST_STEPS).mean()),
         "divergences": divergences, "solver_failures": failures,
         "coverage_90": {"all": share, "rows": len(table)} | {f: v["inside"] / v["rows"] for f, v in by_family.items()},
-        "sharpness": by_family, "between_study_sd": sds, "wall_s": timings.get("wall_s"), "peak_memory_gib": peak_memory_gib(run.settings.processes or 1),
+        "sharpness": by_family, "between_study_sd": sds, "wall_s": timings.get("wall_s"), "peak_memory_gib": peak_memory_gib(timings.get("workers_gib", 0.0)),
         "usable": usable, "sentence": sentence, "sampled_scalars": len(labels),
         "posterior_scalars": int(sum(int(np.prod(s.shape)) for s in model.sites.values())),
         "modes": {"log_density": begin["log_density"].tolist(), "weight": weights.tolist(), "found": begin["found"].tolist(), "nearest_to_chain": nearest},

@@ -29,7 +29,7 @@ from osteobayes.evidence import Evidence
 from osteobayes.fit import start
 from osteobayes.fit.geometry import Arrays
 from osteobayes.fit.hmc import Sampler, state_arrays, state_from
-from osteobayes.fit.workers import Chains, cores, in_processes, in_threads
+from osteobayes.fit.workers import PROGRAMS, Chains, cores, in_processes, in_threads, peak_gib
 from osteobayes.model import Data, Model
 from osteobayes.model.transform import constrain, unconstrain
 from osteobayes.paths import shipped
@@ -401,14 +401,18 @@ def _continue(run: Run, report: Report, advance: Callable[[int, int, str], None]
     report("compiling (about two minutes on two cores)")
     with ExitStack() as stack:
         prior_only: Future[tuple[str, ...]] = Future()
+        gradients: Future[None] = Future()
+        peaks: dict[int, float] = {}
         if processes > 1:  # they start up and compile beside what follows
-            chains = stack.enter_context(in_processes(run.path, processes, prior_only))
+            chains = stack.enter_context(in_processes(run.path, processes, prior_only, gradients, peaks))
         prior_only.set_result(_prior_only(run))
         data, sampler = model.sampling_data, settings.sampler(model)
         if processes == 1:
             chains = stack.enter_context(in_threads(sampler, data, _workers(settings)))
+        else:
+            gradients.result()
         report(f"{sum(int(np.prod(s.shape)) for s in model.sampled.values())} sampled scalars")
-        sampler.compile(data, ("gradients", "block") if processes == 1 else ("gradients",))
+        sampler.compile(data, PROGRAMS if processes == 1 else PROGRAMS[:1])
         timings = dict(run.manifest["timings"])
         timings["compile_s"] = timings.get("compile_s", 0.0) + time.time() - begun
         tick = time.time()
@@ -416,6 +420,7 @@ def _continue(run: Run, report: Report, advance: Callable[[int, int, str], None]
         timings["search_s"] = timings.get("search_s", 0.0) + time.time() - tick
         tick = time.time()
         sample(run, sampler, chains, data, settings, advance)
+    timings["workers_gib"] = sum(peaks.values())
     timings["sampling_s"] = timings.get("sampling_s", 0.0) + time.time() - tick
     timings["wall_s"] = timings.get("wall_s", 0.0) + time.time() - begun
     report("summarising the draws")
@@ -653,12 +658,9 @@ def sample(
         )
 
 
-def peak_memory_gib(processes: int = 1) -> float:
-    """Peak resident memory of this process, and of the chains' processes beside it (as many times the largest)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if processes > 1:
-        peak += processes * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return peak / (1024**3 if platform.system() == "Darwin" else 1024**2)
+def peak_memory_gib(workers_gib: float) -> float:
+    """Peak resident memory of this process and of what ran beside it: all its workers, or before them the one that compiled."""
+    return peak_gib(resource.RUSAGE_SELF) + max(peak_gib(resource.RUSAGE_CHILDREN), workers_gib)
 
 
 def draws_of(run: Run) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -8,10 +8,11 @@ arrays (NumPy's npz format, no pickle).
 
 import io
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Lock
@@ -26,6 +27,9 @@ from osteobayes.fit.geometry import Arrays
 from osteobayes.fit.hmc import Block, ChainState, Sampler, state_arrays, state_from
 from osteobayes.model import Data
 
+PROGRAMS = ("gradients", "block")
+"""What is compiled, in the order in which a run needs it."""
+
 
 class Chains(Protocol):
     """Runs one block of every chain."""
@@ -33,6 +37,11 @@ class Chains(Protocol):
     def __call__(self, states: Sequence[ChainState], coordinates: Sequence[Arrays], adapt: bool) -> list[Block]:
         """Blocks of all chains, in order, each in its own coordinates (:mod:`osteobayes.fit.geometry`)."""
         ...
+
+
+def peak_gib(who: int) -> float:
+    """Peak resident memory (``resource.RUSAGE_SELF``: of this process; ``RUSAGE_CHILDREN``: of the largest that has ended)."""
+    return resource.getrusage(who).ru_maxrss / (1024**3 if sys.platform == "darwin" else 1024**2)
 
 
 def cores() -> int:
@@ -52,11 +61,17 @@ def in_threads(sampler: Sampler, data: Data, workers: int) -> Iterator[Chains]:
 
 
 @contextmanager
-def in_processes(run_folder: Path, workers: int, prior_only: Future[tuple[str, ...]]) -> Iterator[Chains]:
+def in_processes(
+    run_folder: Path,
+    workers: int,
+    prior_only: Future[tuple[str, ...]],
+    gradients: Future[None] | None = None,
+    peaks: dict[int, float] | None = None,
+) -> Iterator[Chains]:
     """Each chain in turn in one of ``workers`` single-threaded processes.
 
-    The first starts at once, and compiles the block as soon as ``prior_only`` is known; the others start when it has, and read
-    the block from the compilation cache (without a cache all start at once and each compiles its own).
+    What XLA needs to compile it keeps until the process ends, so a process of its own compiles (as soon as ``prior_only`` is
+    known) and ends; the others read its programs from the compilation cache. Without a cache each compiles its own block.
 
     Parameters
     ----------
@@ -66,6 +81,10 @@ def in_processes(run_folder: Path, workers: int, prior_only: Future[tuple[str, .
         Processes.
     prior_only
         Names of the sites that are not sampled (`Model.prior_only`).
+    gradients
+        Set when the cache holds the program for gradients, which this process needs (or when there is no cache).
+    peaks
+        Filled with the peak memory (GiB) of each worker.
 
     Raises
     ------
@@ -77,17 +96,19 @@ def in_processes(run_folder: Path, workers: int, prior_only: Future[tuple[str, .
     processes: list[subprocess.Popen] = []
     lock, over = Lock(), Event()
 
-    def launch() -> None:
+    def launch() -> subprocess.Popen:
         with lock:
-            if not over.is_set():
-                process = subprocess.Popen(
-                    [*command, str(len(processes))],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    env=environment,
-                    start_new_session=True,
-                )
-                processes.append(process)
+            if over.is_set():
+                raise CancelledError
+            process = subprocess.Popen(
+                [*command, str(len(processes))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=environment,
+                start_new_session=True,
+            )
+            processes.append(process)
+            return process
 
     @contextmanager
     def alive(process: subprocess.Popen) -> Iterator[None]:
@@ -100,21 +121,40 @@ def in_processes(run_folder: Path, workers: int, prior_only: Future[tuple[str, .
                 "with `processes` 1 if it happens again (memory?)"
             ) from error
 
-    def compile_in(some: Sequence[subprocess.Popen]) -> None:
-        for process in some:
+    def send_names(process: subprocess.Popen, names: Sequence[str]) -> None:
+        given = {"prior_only": prior_only.result(), "names": names}
+        _send(process.stdin, {k: np.array(v, dtype=str) for k, v in given.items()})
+
+    def compile_first() -> None:
+        process = launch()
+        try:
             with alive(process):
-                _send(process.stdin, {"prior_only": np.array(prior_only.result(), dtype=str)})
-        for process in some:
-            with alive(process):
-                _receive(process.stdout)
+                send_names(process, PROGRAMS)
+                for name in PROGRAMS:
+                    _receive(process.stdout)
+                    if gradients is not None and name == "gradients":
+                        gradients.set_result(None)
+        except BaseException as error:
+            if gradients is not None and not gradients.done():
+                gradients.set_exception(error)
+            raise
+        processes.remove(process)
+        process.kill()
+        process.wait()
 
     def start() -> None:
-        cached = bool(jax.config.jax_compilation_cache_dir)  # pyright: ignore[reportAttributeAccessIssue]
-        if cached:
-            compile_in(processes)
-        for _ in range(1, workers):
+        if jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
+            compile_first()
+        elif gradients is not None:
+            gradients.set_result(None)
+        for _ in range(workers):
             launch()
-        compile_in(processes[1 if cached else 0 :])
+        for process in processes:
+            with alive(process):
+                send_names(process, ("block",))
+        for process in processes:
+            with alive(process):
+                _receive(process.stdout)
 
     def ask(i: int, state: ChainState, coordinates: Arrays, adapt: bool) -> Block:
         process = processes[i]
@@ -122,10 +162,11 @@ def in_processes(run_folder: Path, workers: int, prior_only: Future[tuple[str, .
         with alive(process):
             _send(process.stdin, state_arrays(state) | where | {"adapt": np.array(adapt)})
             answer = _receive(process.stdout)
+        if peaks is not None:
+            peaks[i] = float(answer["peak_gib"])
         stats = {k.removeprefix("stat_"): v for k, v in answer.items() if k.startswith("stat_")}
         return state_from(answer, state), answer["z"], stats
 
-    launch()
     with ThreadPoolExecutor(workers) as pool:
         started = pool.submit(start)
 
@@ -171,7 +212,7 @@ def _receive(pipe: BinaryIO | Any) -> dict[str, np.ndarray]:
 def serve(run_folder: Path, worker: int) -> None:
     """Body of a worker process: blocks of chains of a run, asked for on standard input, until that is closed.
 
-    The first message names the sites that are not sampled; the first answer says that the block is compiled.
+    The first message names the sites that are not sampled and the programs to compile; an answer follows each of those.
     """
     pipe_in, pipe_out = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever prints does not disturb the answers
@@ -185,11 +226,13 @@ def serve(run_folder: Path, worker: int) -> None:
     enable_compile_cache()
     run = Run(run_folder)
     model = run.model
-    model.__dict__["prior_only"] = tuple(str(n) for n in _receive(pipe_in)["prior_only"])
+    asked = _receive(pipe_in)
+    model.__dict__["prior_only"] = tuple(str(n) for n in asked["prior_only"])
     sampler = run.settings.sampler(model)
     data = model.sampling_data
-    sampler.compile(data, ("block",))
-    _send(pipe_out, {})
+    for name in asked["names"]:
+        sampler.compile(data, (str(name),))
+        _send(pipe_out, {})
     like = jax.eval_shape(sampler.plain_state)
     while True:
         try:
@@ -202,7 +245,8 @@ def serve(run_folder: Path, worker: int) -> None:
         state, z, stats = sampler.run_block(
             state_from(asked, like), data | {"geometry": coordinates}, bool(asked["adapt"])
         )
-        _send(pipe_out, state_arrays(state) | {"z": z} | {f"stat_{k}": v for k, v in stats.items()})
+        peak = {"peak_gib": np.array(peak_gib(resource.RUSAGE_SELF))}
+        _send(pipe_out, state_arrays(state) | peak | {"z": z} | {f"stat_{k}": v for k, v in stats.items()})
 
 
 def main() -> None:
