@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from osteobayes.precision import enable_compile_cache, jit, require_float64
 
 LEVEL = 0.9
 ESS_GOAL = 200.0
+MOST = 3
 LEAST_OF_20 = 12
 """Datasets of 20 in which a parameter's 90 % interval must hold it; by chance 11 or fewer happen in 6 of 100,000 parameters."""
 PLAN, SUMMARY = "plan.json", "summary.json"
@@ -106,19 +107,28 @@ class Study:
         raise RunError(f"dataset {number}: none of {TRIES} prior draws has a finite likelihood at its own data")
 
     def fit(self, number: int, folder: Path) -> dict[str, Any]:
-        """Fit one dataset; its start and blocks are kept in ``folder`` until it is done, so that an interrupted fit goes on."""
+        """Fit one dataset; its start and blocks are kept in ``folder`` until it is done, so that an interrupted fit goes on.
+
+        As long as a scalar has fewer effective draws than :data:`ESS_GOAL`, half as many draws again are added, :data:`MOST` times
+        those asked for at most.
+        """
         begun = time.time()
         truth, data, redone = self.dataset(number)
         (folder / "blocks").mkdir(parents=True, exist_ok=True)
         run = Run(folder, {"model": self.model})
         find_start(run, self.sampler, data, self.settings, lambda text: None)
+        settings = self.settings
         with in_threads(self.sampler, data, 1) as chains:
-            sample(run, self.sampler, chains, data, self.settings, lambda done, total, text: None)
-        draws, stats = draws_of(run)
+            while True:
+                sample(run, self.sampler, chains, data, settings, lambda done, total, text: None)
+                draws, stats = draws_of(run)
+                judged = convergence(draws)
+                if np.min(judged.bulk) >= ESS_GOAL or settings.draws >= MOST * self.settings.draws:
+                    break
+                settings = replace(settings, draws=settings.draws + self.settings.draws // 2)
         flat = jnp.asarray(draws.reshape(-1, draws.shape[-1]))
         keys = jax.random.split(jax.random.key(number), len(flat))
         found = {k: np.asarray(v) for k, v in self._natural(flat, keys, data).items() if k in truth}
-        judged = convergence(draws)
         rows = []
         for name, true in truth.items():
             levels = [self.model.coords[d] for d in self.model.priors[name].dims]
@@ -133,7 +143,7 @@ class Study:
                     }
                 )  # fmt: skip
         return {
-            "dataset": number, "commit": self.commit, "redone": redone, "seconds": time.time() - begun, "max_rhat": float(np.max(judged.rhat)),
+            "dataset": number, "commit": self.commit, "redone": redone, "seconds": time.time() - begun, "draws": draws.shape[1], "max_rhat": float(np.max(judged.rhat)),
             "min_ess_bulk": float(np.min(judged.bulk)), "min_ess_tail": float(np.min(judged.tail)),
             "divergences": int(stats["diverging"].sum()), "rows": rows,
         }  # fmt: skip
@@ -193,7 +203,7 @@ def recover(
     Returns
     -------
     dict
-        ``plan``, ``fingerprint`` (of designs, priors, agents and grid), ``coverage`` over all pairs, ``parameters``
+        ``command``, ``plan``, ``fingerprint`` (of designs, priors, agents and grid), ``coverage`` over all pairs, ``parameters``
         (how often each scalar was inside), ``fits`` (diagnostics of each, and the commit), ``intervals`` (true, low, high) and ``short``: what fell
         short, in sentences. The folder has it as ``summary.json``.
 
@@ -243,9 +253,20 @@ def recover(
             "stands above); the same command goes on from there"
         )
     found = summarise(planned, [json.loads(_result(folder, i).read_text()) for i in range(datasets)])
-    found["fingerprint"] = _model(planned)[0].fingerprint()
+    found = {"command": _command(planned), **found, "fingerprint": _model(planned)[0].fingerprint()}
     _write(folder / SUMMARY, found)
     return found
+
+
+def _command(planned: Mapping[str, Any]) -> str:
+    """The command that makes this study."""
+    settings = planned["settings"]
+    options = {
+        "datasets": planned["datasets"],
+        **{k: settings[k] for k in ("select", "chains", "draws", "tune", "seed")},
+    }
+    cancers = "".join(f" --cancer {c}" for c in settings["cancers"] or ())
+    return "osteobayes recover FOLDER" + "".join(f" --{k} {v}" for k, v in options.items()) + cancers
 
 
 def summarise(planned: Mapping[str, Any], results: list[dict[str, Any]]) -> dict[str, Any]:
