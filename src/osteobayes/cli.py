@@ -178,9 +178,9 @@ def calibrate(
     cancer: Annotated[
         list[str] | None, typer.Option(help="Fit only studies with this cancer; may be repeated.")
     ] = None,
-    chains: Annotated[int | None, typer.Option(min=1, help="Chains (default: 4).")] = None,
-    draws: Annotated[int | None, typer.Option(min=1, help="Draws a chain (default: 1000).")] = None,
-    tune: Annotated[int | None, typer.Option(min=1, help="Warm-up iterations a chain (default: 450).")] = None,
+    chains: Annotated[int, typer.Option(min=1)] = 4,
+    draws: Annotated[int, typer.Option(min=1, help="Draws a chain.")] = 1000,
+    tune: Annotated[int, typer.Option(min=1, help="Warm-up iterations a chain.")] = 450,
     seed: Annotated[int, typer.Option()] = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder (created).")] = None,
     as_json: Json = False,
@@ -191,7 +191,6 @@ def calibrate(
     from osteobayes.fit.run import Settings
     from osteobayes.predict import prepare
 
-    chains, draws, tune = chains or Settings.chains, draws or Settings.draws, tune or Settings.tune
     bar = _Bar()
     block = max(1, min(25, draws, tune // 3 or 1))
     prior_draws = max(50, min(Settings.prior_draws, draws * chains))
