@@ -244,6 +244,8 @@ def _forest(ax: Any, family: str, rows: pd.DataFrame) -> None:
         label.set_color(OUTSIDE if math.isfinite(row.observed) and not row.inside else "black")
     ax.tick_params(axis="x", labelsize=7, length=2.5, pad=2)
     ax.tick_params(axis="y", length=0)
+    if ax.get_xscale() == "linear":
+        ax.locator_params(axis="x", nbins=6)
     ax.grid(axis="x", color="0.92", linewidth=0.6)
     ax.set_axisbelow(True)
     _open(ax)
