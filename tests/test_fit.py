@@ -3,6 +3,7 @@
 import json
 import shutil
 from concurrent.futures import Future
+from dataclasses import asdict
 
 import jax
 import numpy as np
@@ -164,6 +165,13 @@ def test_trajectories_go_evenly_through_a_range_and_are_as_long_in_all_chains(fi
     many = np.asarray(steps_at(np.arange(1000), 0.01, 0.5)) / 50.0
     assert abs(many.mean() - 0.55) < 0.01 and many.min() >= SHORTEST and many.max() <= 1.0
     assert steps_at(3, 1e-9, 4.0) == MOST_STEPS and steps_at(3, 1e9, 4.0) == 1
+
+
+def test_a_run_of_another_version_is_refused_in_words():
+    kept = json.loads(json.dumps(asdict(Settings(cancers=("breast",)))))
+    assert Settings.of(kept) == Settings(cancers=("breast",))
+    with pytest.raises(RunError, match=r"max_tree_depth\): fit it again"):
+        Settings.of(kept | {"max_tree_depth": 6})
 
 
 def test_the_metric_is_the_covariance_of_a_gaussian():

@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, astuple, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -104,7 +104,15 @@ class Settings:
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> "Settings":
-        """Settings from what JSON kept of them."""
+        """Settings from what JSON kept of them.
+
+        Raises
+        ------
+        RunError
+            If there are others than this version knows.
+        """
+        if unknown := sorted(set(content) - {f.name for f in fields(cls)}):
+            raise RunError(f"the run has settings that this version does not know ({', '.join(unknown)}): fit it again")
         tuples = {n: tuple(content[n]) for n in ("grid", "without", "cancers") if content[n] is not None}
         return cls(**{**content, **tuples})
 
