@@ -126,8 +126,8 @@ def in_processes(
         _send(process.stdin, {k: np.array(v, dtype=str) for k, v in given.items()})
 
     def compile_first() -> None:
-        process = launch()
         try:
+            process = launch()
             with alive(process):
                 send_names(process, PROGRAMS)
                 for name in PROGRAMS:
