@@ -13,7 +13,7 @@ import pytest
 from osteobayes.cycle.fluxes import ACTIONS, FRACTIONS
 from osteobayes.errors import OsteobayesError, RunError
 from osteobayes.fit import Run, Settings, calibrate, resume
-from osteobayes.fit.hmc import MOST_STEPS, SHORTEST, state_from, steps_at
+from osteobayes.fit.hmc import FIRST_STEP, MOST_CHANGE, MOST_STEPS, SHORTEST, state_from, step_for, steps_at
 from osteobayes.fit.run import SAMPLING, WARM_UP, refreshed_metric
 from osteobayes.fit.start import mode_of_chain, search, weights
 from osteobayes.fit.workers import in_processes, in_threads
@@ -129,29 +129,44 @@ def test_a_process_of_its_own_runs_the_same_block(finished, tmp_path):
         for c in range(2)
     ]
     with in_threads(sampler, model.sampling_data, 2) as chains:
-        here = chains(states, coordinates, False)
+        here = chains(states, coordinates, 1.0)
     prior_only = Future()
     prior_only.set_result(model.prior_only)
     with in_processes(finished.path, 2, prior_only) as chains:
-        there = chains(states, coordinates, False)
+        there = chains(states, coordinates, 1.0)
     for (state, z, stats), (state2, z2, stats2) in zip(here, there, strict=True):
         np.testing.assert_allclose(z2[:3], z[:3], rtol=1e-6, atol=1e-6)
         np.testing.assert_array_equal(stats2["n_steps"][:3], stats["n_steps"][:3])
-        np.testing.assert_allclose(state2.kernel.adapt_state.step_size, state.kernel.adapt_state.step_size)
+        np.testing.assert_allclose(state2.adapt_state.step_size, state.adapt_state.step_size)
     with (
         in_processes(tmp_path / "nothing", 1, prior_only) as chains,
         pytest.raises(RunError, match="sampling process ended"),
     ):
-        chains(states[:1], coordinates[:1], False)
+        chains(states[:1], coordinates, 1.0)
 
 
-def test_the_step_size_moves_in_warm_up_only(finished):
-    """One step size for all chains while sampling, and it is what warm-up settled on."""
-    phases = [int(np.load(p)["phase"]) for p in finished.blocks]
-    steps = [np.load(p)["stat_step_size"] for p in finished.blocks]
+def test_the_step_size_moves_between_blocks_of_warm_up_only(finished):
+    """One step size for all chains in a block, and while sampling what the blocks of the last phase of warm-up say."""
+    blocks = [np.load(p) for p in finished.blocks]
+    phases = [int(b["phase"]) for b in blocks]
     assert sorted(set(phases)) == [*WARM_UP, SAMPLING] and phases == sorted(phases)
-    assert all(len(np.unique(s)) > 1 for s, phase in zip(steps, phases, strict=True) if phase != SAMPLING)
-    assert len(np.unique([s for s, phase in zip(steps, phases, strict=True) if phase == SAMPLING])) == 1
+    steps = [np.unique(b["stat_step_size"]) for b in blocks]
+    assert all(len(s) == 1 for s in steps)
+    assert steps[1] != steps[0] == FIRST_STEP
+    last = [
+        step_for(finished.settings.target, s[0], b["stat_acceptance_rate"])
+        for s, b, phase in zip(steps, blocks, phases, strict=True)
+        if phase == WARM_UP[-1]
+    ]
+    expected = np.exp(np.mean(np.log(last)))
+    np.testing.assert_allclose([s[0] for s, p in zip(steps, phases, strict=True) if p == SAMPLING], expected)
+
+
+def test_a_step_size_follows_from_what_was_accepted():
+    assert step_for(0.9, 0.2, np.array([0.85, 0.95])) == pytest.approx(0.2)
+    assert step_for(0.9, 0.2, np.array(0.6)) == pytest.approx(0.1)  # four times as much was refused: half the step
+    assert step_for(0.9, 0.2, np.array(1.0)) == pytest.approx(0.2 * MOST_CHANGE)
+    assert step_for(0.9, 0.2, np.array(0.0)) == pytest.approx(0.2 * 0.1**0.5)
 
 
 def test_trajectories_go_evenly_through_a_range_and_are_as_long_in_all_chains(finished):

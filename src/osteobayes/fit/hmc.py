@@ -10,15 +10,15 @@ golden ratio, modulo 1), so that no direction comes back to where it was in all 
 130:3907, with a range that is given, not learned). They depend on nothing but the place in the chain: any fixed order of
 lengths leaves the posterior as it is, and chains side by side have trajectories of equally many steps.
 
-Warm-up goes through the same compiled block as sampling, so no block after the first compiles. The step size is adapted here
-by NumPyro's dual averaging without its windows, which begin the search anew (at steps far too long) ten draws before the end.
+Warm-up goes through the same compiled block as sampling, so no block after the first compiles. The step size stays the same in a
+block, for all chains; the next one follows from how much was accepted (:func:`step_for`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,6 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 from numpyro.infer.hmc import HMCState, hmc
-from numpyro.infer.hmc_util import dual_averaging
 from numpyro.infer.util import potential_energy
 
 from osteobayes.fit.geometry import Arrays, Geometry, Point
@@ -43,6 +42,8 @@ SHORTEST = 0.1
 """Length of the shortest trajectory, as a share of the longest."""
 MOST_STEPS = 64
 """Steps of a trajectory at most, however short they are."""
+MOST_CHANGE = 3.0
+"""Factor by which the step size changes from one block to the next, at most."""
 FIRST_STEP = 0.1
 """Step size at which warm-up begins, in coordinates where the posterior is nearly a standard normal."""
 STEP_OF_DIFFERENCES = 1e-4
@@ -52,17 +53,11 @@ AT_ONCE = 32
 them anew takes as long as a third of a gradient."""
 
 
-class ChainState(NamedTuple):
-    """State of a chain: the kernel's, and the dual averaging of its step size."""
-
-    kernel: HMCState
-    search: Any
+Block = tuple[HMCState, np.ndarray, dict[str, np.ndarray]]
+"""State of a chain, its draws and their diagnostics."""
 
 
-Block = tuple[ChainState, np.ndarray, dict[str, np.ndarray]]
-
-
-def steps_at(place: Array, step_size: Array, longest: float) -> Array:
+def steps_at(place: Array, step_size: Array, longest: Array | float) -> Array:
     """Steps of the trajectory at a place in the chain."""
     share = SHORTEST + (1.0 - SHORTEST) * (place * GOLDEN % 1.0)
     return jnp.clip(jnp.round(share * longest / step_size), 1, MOST_STEPS)
@@ -126,13 +121,10 @@ class Sampler:
 
         init, sample = hmc(potential_fn_gen=potential_gen, algo="HMC")
 
-        _, search = dual_averaging()
-
-        def run_block(state: ChainState, data: Data, adapt: Array):
-            def step(chain: ChainState, _: None):
-                at = chain.kernel
+        def run_block(state: HMCState, data: Data, longest: Array):
+            def step(at: HMCState, _: None):
                 size = at.adapt_state.step_size
-                length = (steps_at(at.i, size, self.trajectory) - 1e-6) * size  # the kernel rounds up
+                length = (steps_at(at.i, size, longest) - 1e-6) * size  # the kernel rounds up
                 s = sample(at._replace(trajectory_length=length), (data,), {})
                 stats = (
                     s.diverging,
@@ -142,13 +134,8 @@ class Sampler:
                     -s.potential_energy,
                     s.adapt_state.step_size,
                 )
-                moved = search(self.target - s.accept_prob, chain.search)
-                moved = jax.tree.map(lambda new, old: jnp.where(adapt, new, old), moved, chain.search)
-                size = jnp.where(adapt, jnp.exp(moved[0]), s.adapt_state.step_size)
-                kernel = s._replace(
-                    trajectory_length=at.trajectory_length, adapt_state=at.adapt_state._replace(step_size=size)
-                )
-                return ChainState(kernel, moved), (s.z["w"], dict(zip(STATS, stats, strict=True)))
+                kernel = s._replace(trajectory_length=at.trajectory_length, adapt_state=at.adapt_state)
+                return kernel, (s.z["w"], dict(zip(STATS, stats, strict=True)))
 
             state, (w, stats) = jax.lax.scan(step, state, length=self.block)
             z, log_det = jax.vmap(lambda x: unconstrained(x, data["geometry"]))(w)
@@ -199,28 +186,15 @@ class Sampler:
 
     def first_state(
         self, w: np.ndarray, data: Data, metric: np.ndarray, key: Array, step: float = FIRST_STEP
-    ) -> ChainState:
+    ) -> HMCState:
         """State of a chain that starts at ``w`` (sampler's coordinates) with a step size; ``data`` holds ``geometry``."""
         state = self._plain_state(w, metric, data, key)
         value, gradient = (jnp.asarray(x[0]) for x in self.moved_values_and_grads(np.asarray(w)[None], data))
-        kernel = state.kernel._replace(potential_energy=value, z_grad={"w": gradient})
-        return self.with_step(ChainState(kernel, state.search), step)
+        return with_step(state._replace(potential_energy=value, z_grad={"w": gradient}), step)
 
-    def settled(self, states: Sequence[ChainState]) -> float:
-        """Step size that the dual averaging of the chains has settled on (geometric mean)."""
-        return float(np.exp(np.mean([float(s.search[1]) for s in states])))
-
-    def plain_state(self) -> ChainState:
+    def plain_state(self) -> HMCState:
         """A state of the right structure."""
         return self._plain_state(np.zeros(self.geometry.size), None, {}, None)
-
-    def with_step(self, state: ChainState, step: float) -> ChainState:
-        """The chain with another step size, from which its dual averaging begins."""
-        kernel = state.kernel
-        kernel = kernel._replace(adapt_state=kernel.adapt_state._replace(step_size=jnp.asarray(float(step))))
-        init, _ = dual_averaging()
-        state = ChainState(kernel, init(float(np.log(2.0 * step))))
-        return jax.tree.map(lambda x: jnp.asarray(x, dtype=jnp.asarray(x).dtype), state)
 
     def values_and_grads(
         self, flat: np.ndarray, data: Data, workers: int = 1
@@ -285,9 +259,13 @@ class Sampler:
         """``w(z)``."""
         return np.asarray(self._kernel["backward"](self._kernel["coordinates"](jnp.asarray(z)), arrays))
 
-    def run_block(self, state: ChainState, data: Data, adapt: bool) -> Block:
-        """One block: new state, draws ``z`` [block, parameter], statistics by name [block]."""
-        state, z, stats = jax.block_until_ready(self._compiled("block")(state, data, jnp.asarray(adapt)))
+    def run_block(self, state: HMCState, data: Data, longest: float | None = None) -> Block:
+        """One block: new state, draws ``z`` [block, parameter], statistics by name [block].
+
+        ``longest``: length of its longest trajectory (default: :attr:`trajectory`).
+        """
+        longest = self.trajectory if longest is None else longest
+        state, z, stats = jax.block_until_ready(self._compiled("block")(state, data, jnp.asarray(float(longest))))
         return state, np.asarray(z), {k: np.asarray(v) for k, v in stats.items()}
 
     def compile(self, data: Data, names: Sequence[str] = ("gradients", "block")) -> None:
@@ -295,7 +273,7 @@ class Sampler:
         state = jax.eval_shape(lambda: self.plain_state())
         arguments = {
             "gradients": (jnp.zeros((AT_ONCE, self.geometry.size)), 1, data),
-            "block": (state, data | {"geometry": self.geometry.empty()}, jax.ShapeDtypeStruct((), bool)),
+            "block": (state, data | {"geometry": self.geometry.empty()}, jax.ShapeDtypeStruct((), float)),
         }
         with ThreadPoolExecutor(2) as pool:
             compiled = {}
@@ -307,22 +285,37 @@ class Sampler:
         """Compiled function, or the jitted one if :meth:`compile` has not run."""
         return self._kernel.get("compiled", self._kernel)[name]
 
-    def _plain_state(self, w: np.ndarray, metric: np.ndarray | None, data: Data, key: Array | None) -> ChainState:
-        kernel = self._kernel["init"](
+    def _plain_state(self, w: np.ndarray, metric: np.ndarray | None, data: Data, key: Array | None) -> HMCState:
+        state = self._kernel["init"](
             {"w": jnp.asarray(w)}, 0, step_size=FIRST_STEP, adapt_step_size=False, adapt_mass_matrix=False,
             inverse_mass_matrix=jnp.eye(len(w)) if metric is None else jnp.asarray(metric),
             dense_mass=True, target_accept_prob=self.target, trajectory_length=self.trajectory,
             model_args=(data,), model_kwargs={"plain": True}, rng_key=jax.random.PRNGKey(0) if key is None else key,
         )  # fmt: skip
-        return self.with_step(ChainState(kernel, None), FIRST_STEP)
+        return jax.tree.map(lambda x: jnp.asarray(x, dtype=jnp.asarray(x).dtype), state)
 
 
-def state_arrays(state: ChainState) -> dict[str, np.ndarray]:
+def with_step(state: HMCState, step: float) -> HMCState:
+    """The chain with another step size."""
+    return state._replace(adapt_state=state.adapt_state._replace(step_size=jnp.asarray(float(step))))
+
+
+def step_for(target: float, step: float, acceptance: Float[np.ndarray, "..."]) -> float:
+    """Step size at which a share ``target`` is accepted, from the acceptance at another.
+
+    The energy error of leapfrog steps grows with their square, and so does the share that is not accepted while it is small.
+    At most :data:`MOST_CHANGE` times longer or shorter.
+    """
+    ratio = np.sqrt((1.0 - target) / max(1.0 - float(np.mean(acceptance)), 1e-6))
+    return float(step * np.clip(ratio, 1.0 / MOST_CHANGE, MOST_CHANGE))
+
+
+def state_arrays(state: HMCState) -> dict[str, np.ndarray]:
     """Leaves of a sampler state by position (no pickle)."""
     return {f"state_{i:03d}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(state))}
 
 
-def state_from(arrays: Mapping[str, np.ndarray], like: ChainState) -> ChainState:
+def state_from(arrays: Mapping[str, np.ndarray], like: HMCState) -> HMCState:
     """Inverse of :func:`state_arrays` for a state of the same structure."""
     leaves, treedef = jax.tree.flatten(like)
     return jax.tree.unflatten(treedef, [jnp.asarray(arrays[f"state_{i:03d}"]) for i in range(len(leaves))])

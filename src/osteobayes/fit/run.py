@@ -22,13 +22,14 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax.flatten_util import ravel_pytree
+from numpyro.infer.hmc import HMCState
 
 from osteobayes.cycle import DEFAULT_GRID, Catalogue, Grid, Regimen
 from osteobayes.errors import RunError
 from osteobayes.evidence import Evidence
 from osteobayes.fit import start
 from osteobayes.fit.geometry import Arrays
-from osteobayes.fit.hmc import Sampler, state_arrays, state_from
+from osteobayes.fit.hmc import FIRST_STEP, Sampler, state_arrays, state_from, step_for, with_step
 from osteobayes.fit.workers import PROGRAMS, Chains, cores, in_processes, in_threads, peak_gib
 from osteobayes.model import Data, Model
 from osteobayes.model.transform import constrain, unconstrain
@@ -42,8 +43,10 @@ WARM_UP = (0, 1, 2)
 """Phases of the warm-up, as blocks record them."""
 SAMPLING = 3
 """Phase whose draws are kept."""
+WARM_UP_SHARE = 2.0 / 3.0
+"""Length of trajectories in the warm-up, as a share of those while sampling."""
 POINTS = 16
-"""Draws of one mode at which warm-up measures the curvature of the density, at most."""
+"""Draws at which warm-up measures the curvature of the density, at most."""
 DRAWS_A_POINT = 14
 """Draws for each of them."""
 PSEUDO_DRAWS = 50
@@ -60,7 +63,8 @@ class Settings:
 
     ``tune`` has three phases, two, five and two ninths of it: the first moves in the coordinates of the Laplace approximation
     at a mode; the second in coordinates, and with a metric, made from the draws of the first; the last (and sampling) with a
-    metric from the draws of both. The step size is adapted in all.
+    metric from the draws of both. The step size is one of all chains, set anew before every block
+    from how much the blocks before it accepted; trajectories are shorter than while sampling.
     """
 
     chains: int = 4
@@ -231,14 +235,13 @@ class Run:
 
     @cached_property
     def start(self) -> dict[str, np.ndarray]:
-        """Optima, their Laplace weights, and the first coordinates of every mode (``start.npz``)."""
+        """Optima, their Laplace weights, and the first coordinates (``start.npz``)."""
         return _load(self.path / "start.npz")
 
-    def coordinates(self, phase: int) -> list[Arrays]:
-        """The sampler's coordinates of every chain in a phase."""
+    def coordinates(self, phase: int) -> Arrays:
+        """The sampler's coordinates in a phase."""
         found = self.start if phase == WARM_UP[0] else _load(self.path / LEARNED)
-        parts = {k.removeprefix("geometry_"): v for k, v in found.items() if k.startswith("geometry_")}
-        return [{k: jnp.asarray(v[g]) for k, v in parts.items()} for g in self.start["chain_geometry"]]
+        return {k.removeprefix("geometry_"): jnp.asarray(v) for k, v in found.items() if k.startswith("geometry_")}
 
     @property
     def blocks(self) -> list[Path]:
@@ -471,7 +474,7 @@ def held_sites(model: Model) -> list[str]:
 
 
 def search(sampler: Sampler, data: Data, settings: Settings, report: Report) -> dict[str, np.ndarray]:
-    """Optima of a multi-start search, their Laplace weights, and the first coordinates of every mode."""
+    """Optima of a multi-start search, their Laplace weights, the first coordinates, and where in them chains start."""
     model = sampler.model
     held = held_sites(model)
     free_tree = {n: jnp.full(s.shape, float(n not in held)) for n, s in model.sampled.items()}
@@ -489,13 +492,14 @@ def search(sampler: Sampler, data: Data, settings: Settings, report: Report) -> 
     optima = start.search(potential, starts, free, _workers(settings), settings.search_iterations, report)
     modes = start.mode_of_chain(optima, settings.chains)
     report(f"{len(optima)} mode(s), Laplace weights {np.round(start.weights(optima), 3).tolist()}")
-    arrays = [_geometry(sampler, data, optima[m], settings) for m in sorted(set(modes))]
-    which = np.array([sorted(set(modes)).index(m) for m in modes])
+    arrays = _geometry(sampler, data, optima[0], settings)
+    at = np.stack([sampler.moved(o.z, arrays) for o in optima])
+    spread = np.random.default_rng(settings.seed).normal(0.0, 0.7, (settings.chains, sampler.geometry.size))
     return {
-        "mode_of_chain": modes, "chain_geometry": which, "optima": np.stack([o.z for o in optima]),
+        "mode_of_chain": modes, "first": at[modes] - at[0] + spread, "optima": np.stack([o.z for o in optima]),
         "log_density": np.array([o.log_density for o in optima]), "log_weight": np.array([o.log_weight for o in optima]),
         "found": np.array([o.found for o in optima]), "covariance": np.stack([o.covariance for o in optima]),
-        **{f"geometry_{k}": np.stack([np.asarray(a[k]) for a in arrays]) for k in arrays[0]},
+        **{f"geometry_{k}": np.asarray(v) for k, v in arrays.items()},
     }  # fmt: skip
 
 
@@ -517,32 +521,17 @@ def _geometry(sampler: Sampler, data: Data, optimum: start.Optimum, settings: Se
     return arrays
 
 
-def _learn(
-    sampler: Sampler, data: Data, draws: np.ndarray, mode_of_chain: np.ndarray, settings: Settings
-) -> dict[str, np.ndarray]:
-    """Coordinates of every mode, and the mean curvature in them, from the draws of its chains [chain, iteration, parameter]."""
-    geometry, found, curvatures = sampler.geometry, [], []
-    for mode in range(mode_of_chain.max() + 1):
-        mine = draws[mode_of_chain == mode].reshape(-1, draws.shape[-1])
-        count = min(max(len(mine) // DRAWS_A_POINT, 1), POINTS)
-        at = np.unique(np.linspace(0, len(mine) - 1, count + 2).astype(int)[1:-1])
-        points = [sampler.point(z, data, _workers(settings)) for z in mine[at]]
-        scores = np.stack([sampler.coordinates(z)[geometry.scales] for z in mine])
-        arrays = geometry.arrays(points, scores.mean(axis=0), np.clip(scores.std(axis=0), 0.1, 1.5))
-        found.append(arrays)
-        curvatures.append(np.mean([sampler.moved_hessian(p, data | {"geometry": arrays}) for p in points], axis=0))
-    return {"curvature": np.stack(curvatures)} | {
-        f"geometry_{k}": np.stack([np.asarray(a[k]) for a in found]) for k in found[0]
-    }
-
-
-def _gradients(sampler: Sampler, data: Data, moved: np.ndarray, coordinates: list[Arrays], workers: int) -> np.ndarray:
-    """Gradients of the negative log density at draws in each chain's coordinates [chain, iteration, parameter]."""
-    found = [
-        sampler.moved_values_and_grads(w, data | {"geometry": g}, workers)[1]
-        for w, g in zip(moved, coordinates, strict=True)
-    ]
-    return np.stack(found)
+def _learn(sampler: Sampler, data: Data, draws: np.ndarray, settings: Settings) -> dict[str, np.ndarray]:
+    """Coordinates, and the mean curvature in them, from draws of all chains [chain, iteration, parameter]."""
+    geometry = sampler.geometry
+    every = draws.reshape(-1, draws.shape[-1])
+    count = min(max(len(every) // DRAWS_A_POINT, 1), POINTS)
+    at = np.unique(np.linspace(0, len(every) - 1, count + 2).astype(int)[1:-1])
+    points = [sampler.point(z, data, _workers(settings)) for z in every[at]]
+    scores = np.stack([sampler.coordinates(z)[geometry.scales] for z in every])
+    arrays = geometry.arrays(points, scores.mean(axis=0), np.clip(scores.std(axis=0), 0.1, 1.5))
+    curvature = np.mean([sampler.moved_hessian(p, data | {"geometry": arrays}) for p in points], axis=0)
+    return {"curvature": curvature} | {f"geometry_{k}": np.asarray(v) for k, v in arrays.items()}
 
 
 def _power(matrix: np.ndarray, exponent: float, low: float = 0.0, high: float = np.inf) -> np.ndarray:
@@ -563,7 +552,7 @@ def refreshed_metric(draws: np.ndarray, gradients: np.ndarray, curvature: np.nda
     Parameters
     ----------
     draws, gradients
-        Draws in the sampler's coordinates, and gradients of the negative log density [chain, iteration, parameter].
+        Draws in the sampler's coordinates, and gradients of the negative log density [draw, parameter].
     curvature
         Mean Hessian of the negative log density at some draws [parameter, parameter], which counts as
         :data:`PSEUDO_DRAWS` draws; curvatures below 0.2 are raised to it.
@@ -574,7 +563,7 @@ def refreshed_metric(draws: np.ndarray, gradients: np.ndarray, curvature: np.nda
         Inverse mass matrix [parameter, parameter], positive definite.
     """
     size = draws.shape[-1]
-    x, g = (a.reshape(-1, size) - a.reshape(-1, size).mean(axis=0) for a in (draws, gradients))
+    x, g = (a - a.mean(axis=0) for a in (draws, gradients))
     n = len(x) + PSEUDO_DRAWS
     covariance = (x.T @ x + PSEUDO_DRAWS * _power(curvature, -1.0, 0.2, 1e3)) / n
     information = (g.T @ g + PSEUDO_DRAWS * _power(curvature, 1.0, 0.2, 1e3)) / n
@@ -594,7 +583,7 @@ def sample(
     advance: Callable[[int, int, str], None],
 ) -> None:
     """Warm-up and draws of all chains from ``start.npz`` on, in blocks that the run's folder keeps; goes on after the last."""
-    block, mode_of_chain = settings.block, run.start["chain_geometry"]
+    block = settings.block
     phases = [p for p, n in zip(WARM_UP, settings.warm_up, strict=True) for _ in range(n // block)] + [SAMPLING] * (
         settings.sampling // block
     )
@@ -602,7 +591,7 @@ def sample(
     if done != list(range(len(done))):
         raise RunError(f"{run.path}/blocks: a block is missing; delete those after the gap and resume")
     keys = [jax.random.PRNGKey(settings.seed * 7919 + 31 * c + 1) for c in range(settings.chains)]
-    states: list = []
+    states: list[HMCState] = []
     if done:
         last = _load(run.blocks[-1])
         like = jax.eval_shape(sampler.plain_state)
@@ -611,46 +600,34 @@ def sample(
             for c in range(settings.chains)
         ]
     total = len(phases) * block
-    coordinates: list[Arrays] = []
     for i, phase in enumerate(phases):
         if i < len(done):
             continue
         enters = i == 0 or phase != phases[i - 1]
-        if i == 0:
-            coordinates = run.coordinates(phase)
-            w0 = np.random.default_rng(settings.seed).normal(0.0, 0.7, (settings.chains, sampler.geometry.size))
-            identity = np.eye(sampler.geometry.size)
+        if enters and phase != SAMPLING:
+            where, metric = run.start["first"], np.eye(sampler.geometry.size)
+            coordinates = run.coordinates(phase) if i == 0 else None
+            if coordinates is None:
+                draws = np.concatenate([_load(p)["draws"] for p in run.blocks], axis=1)
+                late = draws[:, settings.warm_up[0] // 4 :]  # the start of a chain is not the posterior
+                if phase == WARM_UP[1]:
+                    _savez(run.path / LEARNED, _learn(sampler, data, late, settings))
+                coordinates, curvature = run.coordinates(phase), _load(run.path / LEARNED)["curvature"]
+                moved = np.stack([sampler.moved(z, coordinates) for z in late.reshape(-1, late.shape[-1])])
+                here = data | {"geometry": coordinates}
+                gradients = sampler.moved_values_and_grads(moved, here, _workers(settings))[1]
+                metric = refreshed_metric(moved, gradients, curvature)
+                where = moved.reshape(late.shape)[:, -1]
+            here = data | {"geometry": coordinates}
             states = [
-                sampler.first_state(w0[c], data | {"geometry": g}, identity, keys[c]) for c, g in enumerate(coordinates)
+                sampler.first_state(w, here, metric, jax.random.fold_in(key, phase))
+                for w, key in zip(where, keys, strict=True)
             ]
-        elif enters and phase == SAMPLING:
-            step = sampler.settled(states)
-            states = [sampler.with_step(s, step) for s in states]
-        elif enters:
-            step = sampler.settled(states)
-            draws = np.concatenate([_load(p)["draws"] for p in run.blocks], axis=1)
-            late = draws[:, settings.warm_up[0] // 4 :]  # the start of a chain is not the posterior
-            if phase == WARM_UP[1]:
-                _savez(run.path / LEARNED, _learn(sampler, data, late, mode_of_chain, settings))
-            coordinates, curvature = run.coordinates(phase), _load(run.path / LEARNED)["curvature"]
-            moved = np.stack([[sampler.moved(z, g) for z in chain] for chain, g in zip(late, coordinates, strict=True)])
-            gradients = _gradients(sampler, data, moved, coordinates, _workers(settings))
-            metric = [
-                refreshed_metric(moved[mode_of_chain == m], gradients[mode_of_chain == m], h)
-                for m, h in enumerate(curvature)
-            ]
-            states = [
-                sampler.first_state(
-                    moved[c, -1],
-                    data | {"geometry": g},
-                    metric[mode_of_chain[c]],
-                    jax.random.fold_in(keys[c], phase),
-                    step,
-                )
-                for c, g in enumerate(coordinates)
-            ]
-        coordinates = coordinates or run.coordinates(phase)
-        results = chains(states, coordinates, phase != SAMPLING)
+        coordinates = run.coordinates(phase)
+        if phase != SAMPLING or enters:
+            step = next_step(run, phase, settings.target)
+            states = [with_step(s, step) for s in states]
+        results = chains(states, coordinates, settings.trajectory * (1.0 if phase == SAMPLING else WARM_UP_SHARE))
         states = [r[0] for r in results]
         stats = {k: np.stack([r[2][k] for r in results]) for k in results[0][2]}
         arrays = {"draws": np.stack([r[1] for r in results]), "phase": np.array(phase)}
@@ -664,6 +641,19 @@ def sample(
             total,
             f"{text}: {stats['n_steps'].mean():.0f} leapfrogs, acceptance {stats['acceptance_rate'].mean():.2f}, {int(stats['diverging'].sum())} divergent",
         )
+
+
+def next_step(run: Run, phase: int, target: float) -> float:
+    """Step size of all chains in the next block of warm-up, or while sampling.
+
+    The geometric mean of what the blocks of this phase say (:func:`osteobayes.fit.hmc.step_for`), or of the phase before.
+    """
+    found: dict[int, list[float]] = {}
+    for block in map(_load, run.blocks):
+        said = step_for(target, float(block["stat_step_size"].flat[0]), block["stat_acceptance_rate"])
+        found.setdefault(int(block["phase"]), []).append(float(np.log(said)))
+    latest = found.get(phase) or found.get(phase - 1)
+    return float(np.exp(np.mean(latest))) if latest else FIRST_STEP
 
 
 def peak_memory_gib(workers_gib: float) -> float:

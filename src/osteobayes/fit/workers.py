@@ -21,10 +21,11 @@ from typing import Any, BinaryIO, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpyro.infer.hmc import HMCState
 
 from osteobayes.errors import RunError
 from osteobayes.fit.geometry import Arrays
-from osteobayes.fit.hmc import Block, ChainState, Sampler, state_arrays, state_from
+from osteobayes.fit.hmc import Block, Sampler, state_arrays, state_from
 from osteobayes.model import Data
 
 PROGRAMS = ("gradients", "block")
@@ -34,8 +35,8 @@ PROGRAMS = ("gradients", "block")
 class Chains(Protocol):
     """Runs one block of every chain."""
 
-    def __call__(self, states: Sequence[ChainState], coordinates: Sequence[Arrays], adapt: bool) -> list[Block]:
-        """Blocks of all chains, in order, each in its own coordinates (:mod:`osteobayes.fit.geometry`)."""
+    def __call__(self, states: Sequence[HMCState], coordinates: Arrays, longest: float) -> list[Block]:
+        """Blocks of all chains, in order, in the same coordinates (:mod:`osteobayes.fit.geometry`), with trajectories of at most such a length."""
         ...
 
 
@@ -54,8 +55,9 @@ def in_threads(sampler: Sampler, data: Data, workers: int) -> Iterator[Chains]:
     """All chains in this process."""
     with ThreadPoolExecutor(workers) as pool:
 
-        def run(states: Sequence[ChainState], coordinates: Sequence[Arrays], adapt: bool) -> list[Block]:
-            return list(pool.map(lambda s, g: sampler.run_block(s, data | {"geometry": g}, adapt), states, coordinates))
+        def run(states: Sequence[HMCState], coordinates: Arrays, longest: float) -> list[Block]:
+            where = data | {"geometry": coordinates}
+            return list(pool.map(lambda s: sampler.run_block(s, where, longest), states))
 
         yield run
 
@@ -156,11 +158,11 @@ def in_processes(
             with alive(process):
                 _receive(process.stdout)
 
-    def ask(i: int, state: ChainState, coordinates: Arrays, adapt: bool) -> Block:
+    def ask(i: int, state: HMCState, coordinates: Arrays, longest: float) -> Block:
         process = processes[i]
         where = {f"geometry_{k}": np.asarray(v) for k, v in coordinates.items()}
         with alive(process):
-            _send(process.stdin, state_arrays(state) | where | {"adapt": np.array(adapt)})
+            _send(process.stdin, state_arrays(state) | where | {"longest": np.array(longest)})
             answer = _receive(process.stdout)
         if peaks is not None:
             peaks[i] = float(answer["peak_gib"])
@@ -170,11 +172,11 @@ def in_processes(
     with ThreadPoolExecutor(workers) as pool:
         started = pool.submit(start)
 
-        def run(states: Sequence[ChainState], coordinates: Sequence[Arrays], adapt: bool) -> list[Block]:
+        def run(states: Sequence[HMCState], coordinates: Arrays, longest: float) -> list[Block]:
             started.result()
 
             def share(i: int) -> dict[int, Block]:
-                return {c: ask(i, states[c], coordinates[c], adapt) for c in range(i, len(states), workers)}
+                return {c: ask(i, states[c], coordinates, longest) for c in range(i, len(states), workers)}
 
             found: dict[int, Block] = {}
             for part in pool.map(share, range(workers)):
@@ -242,9 +244,8 @@ def serve(run_folder: Path, worker: int) -> None:
         coordinates = {
             k.removeprefix("geometry_"): jnp.asarray(v) for k, v in asked.items() if k.startswith("geometry_")
         }
-        state, z, stats = sampler.run_block(
-            state_from(asked, like), data | {"geometry": coordinates}, bool(asked["adapt"])
-        )
+        where = data | {"geometry": coordinates}
+        state, z, stats = sampler.run_block(state_from(asked, like), where, float(asked["longest"]))
         peak = {"peak_gib": np.array(peak_gib(resource.RUSAGE_SELF))}
         _send(pipe_out, state_arrays(state) | peak | {"z": z} | {f"stat_{k}": v for k, v in stats.items()})
 
