@@ -181,6 +181,12 @@ def calibrate(
     chains: Annotated[int, typer.Option(min=1)] = 4,
     draws: Annotated[int, typer.Option(min=1, help="Draws a chain.")] = 1000,
     tune: Annotated[int, typer.Option(min=1, help="Warm-up iterations a chain.")] = 450,
+    trajectory: Annotated[
+        float,
+        typer.Option(
+            min=0.1, help="Length of the longest trajectory, in posterior SDs; longer where chains mix slowly."
+        ),
+    ] = 4.5,
     seed: Annotated[int, typer.Option()] = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder (created).")] = None,
     as_json: Json = False,
@@ -198,7 +204,7 @@ def calibrate(
     try:
         run = fit(
             _folders(data, only_data), priors, out, overlay, lambda text: _say(text, as_json), bar.advance,
-            lambda run: prepare(run, cancer), chains=chains, draws=draws, tune=tune,
+            lambda run: prepare(run, cancer), chains=chains, draws=draws, tune=tune, trajectory=trajectory,
             seed=seed, cancers=tuple(cancer) if cancer else None, select=select, model=model, joint=joint, shared_frailty=shared_frailty, without=tuple(without or ()),
             block=block, prior_draws=prior_draws, starts=starts,
         )  # fmt: skip

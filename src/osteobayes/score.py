@@ -16,6 +16,7 @@ from scipy import stats
 
 from osteobayes.errors import OsteobayesError
 from osteobayes.evidence import Evidence
+from osteobayes.evidence.pack import ONSET_KINDS
 from osteobayes.evidence.uses import KINDS
 from osteobayes.fit import Run
 from osteobayes.fit.result import map_draws
@@ -160,7 +161,7 @@ def scorable(
         elif row.patients in sourced:
             reason = f"the prior of {min(sourced[row.patients])} is sourced from the same patients"
         else:
-            reason = _unfitted(row.study, _kind(row.endpoint, defined), study.design, coords)
+            reason = _unfitted(row.study, _kind(row.endpoint, defined), study.design, row.cancer, coords)
         if reason:
             out.append((row.outcome_id, reason))
             frame.loc[i, "use"] = "no"
@@ -172,11 +173,13 @@ def scorable(
     return Evidence(evidence.studies, frame), out
 
 
-def _unfitted(study: str, kind: str, design: str, coords: Mapping[str, tuple[str, ...]]) -> str:
+def _unfitted(study: str, kind: str, design: str, cancer: str, coords: Mapping[str, tuple[str, ...]]) -> str:
     """Reason why a study's baseline is unknown, or an empty text."""
+    if kind in ONSET_KINDS:  # trials of prevention have the onset of their cancer
+        return "" if cancer in coords["onset"] else f"no onset of bone metastasis in {cancer} was fitted"
     if design == "registry":
         return "" if f"{study} {kind}" in coords["study_registry"] else f"the registry's {kind} was not fitted"
-    needed = {"SRE": ("study_sre",), "OS": ("study_os", "study_os_unseen"), "PFS": ("study_pfs",)}[kind]
+    needed = {"SRE": ("study_sre",), "OS": ("study_os", "study_os_unseen")}.get(kind, ("study_pfs",))
     if any(study in coords[dim] for dim in needed):
         return ""
     return f"no {kind} number of the study was fitted, so its baseline is unknown"

@@ -4,6 +4,7 @@
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
 # pyright: reportReturnType=false, reportAssignmentType=false
 
+import resource
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,7 +20,8 @@ from osteobayes.evidence.pack import Packed
 from osteobayes.fit import start
 from osteobayes.fit.diagnose import convergence, energy_fraction, learned, verdict
 from osteobayes.fit.hmc import MOST_STEPS, Sampler
-from osteobayes.fit.run import Run, _workers, _write_json, draws_of, peak_memory_gib
+from osteobayes.fit.run import Run, _workers, _write_json, draws_of
+from osteobayes.fit.workers import peak_gib
 from osteobayes.model import Data, Model, likelihood
 from osteobayes.model.transform import constrain
 from osteobayes.precision import jit
@@ -307,13 +309,14 @@ def diagnose(run, sampler, begin, draws, stats, post, pre, table, timings) -> di
     if usable:
         sentence += f"; {share:.0%} of fitted numbers lie inside their 90 % predictive interval."
     bfmi = energy_fraction(stats["energy"])
+    peak = max(timings.get("sampling_gib", 0.0), peak_gib(resource.RUSAGE_SELF))
     return {
         "max_rhat": _number(np.max(found.rhat)), "min_ess_bulk": _number(np.min(found.bulk)),
         "min_ess_tail": _number(np.min(found.tail)), "bfmi": [_number(x) for x in bfmi],
         "acceptance_rate": float(stats["acceptance_rate"].mean()), "capped_share": float((stats["n_steps"] >= MOST_STEPS).mean()),
         "divergences": divergences, "solver_failures": failures,
         "coverage_90": {"all": share, "rows": len(table)} | {f: v["inside"] / v["rows"] for f, v in by_family.items()},
-        "sharpness": by_family, "between_study_sd": sds, "wall_s": timings.get("wall_s"), "peak_memory_gib": peak_memory_gib(timings.get("workers_gib", 0.0)),
+        "sharpness": by_family, "between_study_sd": sds, "wall_s": timings.get("wall_s"), "peak_memory_gib": peak,
         "usable": usable, "sentence": sentence, "sampled_scalars": len(labels),
         "posterior_scalars": int(sum(int(np.prod(s.shape)) for s in model.sites.values())),
         "modes": {"log_density": begin["log_density"].tolist(), "weight": weights.tolist(), "found": begin["found"].tolist(), "nearest_to_chain": nearest},

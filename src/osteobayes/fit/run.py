@@ -39,9 +39,9 @@ from osteobayes.priors import PriorSet, therapies_of
 from osteobayes.solve import METHODS
 
 FORMAT = 1
-WARM_UP = (0, 1, 2)
+WARM_UP = (0, 1, 2, 3)
 """Phases of the warm-up, as blocks record them."""
-SAMPLING = 3
+SAMPLING = 4
 """Phase whose draws are kept."""
 WARM_UP_SHARE = 2.0 / 3.0
 """Length of trajectories in the warm-up, as a share of those while sampling."""
@@ -51,6 +51,8 @@ DRAWS_A_POINT = 14
 """Draws for each of them."""
 PSEUDO_DRAWS = 50
 """Draws that the mean curvature counts for in the metric."""
+EXCESS = 0.75
+"""Power of the variance of long tails that the metric keeps: all of it would make steps shorter by more than it widens them."""
 LEARNED = "coordinates.npz"
 """File of a run with the coordinates that the first phase of warm-up found."""
 STACK = ("jax", "jaxlib", "numpyro", "numpy", "scipy", "arviz", "xarray", "diffrax", "equinox", "pymc", "pytensor")
@@ -61,10 +63,10 @@ Report = Callable[[str], None]
 class Settings:
     """Settings of a fit; stored in the manifest.
 
-    ``tune`` has three phases, two, five and two ninths of it: the first moves in the coordinates of the Laplace approximation
-    at a mode; the second in coordinates, and with a metric, made from the draws of the first; the last (and sampling) with a
-    metric from the draws of both. The step size is one of all chains, set anew before every block
-    from how much the blocks before it accepted; trajectories are shorter than while sampling.
+    ``tune`` has four phases of a quarter: the first moves in the coordinates of the Laplace approximation at the best mode; the
+    second in coordinates, and with a metric, made from the draws of the first; the third and the last (and sampling) with a
+    metric from all draws before them. The step size is one of all chains, set anew before every block from how much the
+    blocks before it accepted; trajectories are shorter than while sampling.
     """
 
     chains: int = 4
@@ -121,11 +123,10 @@ class Settings:
         return cls(**{**content, **tuples})
 
     @property
-    def warm_up(self) -> tuple[int, int, int]:
+    def warm_up(self) -> tuple[int, ...]:
         """Iterations of each phase of the warm-up, in whole blocks."""
-        blocks = self.tune / self.block
-        ends = max(1, round(2 / 9 * blocks))
-        return ends * self.block, max(1, round(blocks) - 2 * ends) * self.block, ends * self.block
+        ends = np.round(np.linspace(0.0, max(round(self.tune / self.block), len(WARM_UP)), len(WARM_UP) + 1))
+        return tuple(self.block * int(n) for n in np.diff(ends))
 
     def sampler(self, model: Model, potential: Callable[..., Any] | None = None) -> Sampler:
         """The sampler of a model under these settings (``potential``: as of :class:`Sampler`)."""
@@ -431,7 +432,7 @@ def _continue(run: Run, report: Report, advance: Callable[[int, int, str], None]
         timings["search_s"] = timings.get("search_s", 0.0) + time.time() - tick
         tick = time.time()
         sample(run, sampler, chains, data, settings, advance)
-    timings["workers_gib"] = sum(peaks.values())
+    timings["sampling_gib"] = together_gib(sum(peaks.values()))
     timings["sampling_s"] = timings.get("sampling_s", 0.0) + time.time() - tick
     timings["wall_s"] = timings.get("wall_s", 0.0) + time.time() - begun
     report("summarising the draws")
@@ -546,8 +547,8 @@ def refreshed_metric(draws: np.ndarray, gradients: np.ndarray, curvature: np.nda
     The geometric mean of the covariance of the draws and the inverse covariance of the gradients: the noise of the two cancels
     where the posterior is Gaussian (the metric of least Fisher divergence: Seyboldt, Carlson and Carpenter 2026, as in nutpie).
     In coordinates where that mean is the identity a Gaussian has equal draws and gradients; half the covariance of their
-    difference is what the variance is above one, so that directions with long tails get the root of that on top (all of it makes
-    the trajectories' steps shorter by more than it widens them).
+    difference is what the variance is above one, so that directions with long tails get a power of that on top
+    (:data:`EXCESS`).
 
     Parameters
     ----------
@@ -571,7 +572,7 @@ def refreshed_metric(draws: np.ndarray, gradients: np.ndarray, curvature: np.nda
     mean = root @ _power(inverse @ np.linalg.inv(information) @ inverse, 0.5) @ root
     root, inverse = _power(mean, 0.5), _power(mean, -0.5)
     differs = x @ inverse - g @ root
-    return root @ _power(np.eye(size) + 0.5 * differs.T @ differs / n, 0.5) @ root
+    return root @ _power(np.eye(size) + 0.5 * differs.T @ differs / n, EXCESS) @ root
 
 
 def sample(
@@ -656,9 +657,9 @@ def next_step(run: Run, phase: int, target: float) -> float:
     return float(np.exp(np.mean(latest))) if latest else FIRST_STEP
 
 
-def peak_memory_gib(workers_gib: float) -> float:
-    """Peak resident memory of this process and of what ran beside it: all its workers, or before them the one that compiled."""
-    return peak_gib(resource.RUSAGE_SELF) + max(peak_gib(resource.RUSAGE_CHILDREN), workers_gib)
+def together_gib(workers: float) -> float:
+    """Peak memory so far of this process and of what ran beside it: all its workers, or before them the one that compiled."""
+    return peak_gib(resource.RUSAGE_SELF) + max(peak_gib(resource.RUSAGE_CHILDREN), workers)
 
 
 def draws_of(run: Run) -> tuple[np.ndarray, dict[str, np.ndarray]]:
