@@ -86,13 +86,13 @@ def test_sentences_put_sharpness_beside_coverage_and_name_every_miss():
          "same_patients": [False], "scale": ["log years"]}
     )  # fmt: skip
     table = pd.DataFrame(
-        {"imposed": [True], "agent": ["abiraterone"], "versus": [""], "endpoint": ["PFS"], "cancer": ["prostate"], "prior_direction": [0.99]}
+        {"imposed": [True], "agent": ["abiraterone"], "versus": [""], "study": ["couaa301"], "endpoint": ["PFS"], "cancer": ["prostate"], "prior_direction": [0.99]}
     )  # fmt: skip
     text = "\n".join(patterns.Patterns(table, fitted, checks, pd.DataFrame()).sentences)
     assert "50% of 2" in text and "0.30 of the prior's" in text
     assert "outside (fitted): a/y: published 0.9, predicted 0.2 to 0.6" in text
     assert "outside (not fitted): b/median: published 6, predicted 12 to 24 months" in text
-    assert "the prior imposes abiraterone against its backbone on PFS in prostate: probability 0.99" in text
+    assert "the prior imposes abiraterone against its backbone on PFS in prostate (couaa301): probability 0.99" in text
 
 
 def test_medians_that_were_not_reached_are_no_numbers(model):

@@ -68,7 +68,7 @@ def chosen():
     evidence = Evidence.load(shipped("datasets")).choose("core")
     coords = {
         "study_sre": ("stopeck2010_136", "affirm", "henry2011_244"), "study_os": ("affirm",), "study_os_unseen": ("stopeck2010_136",),
-        "study_pfs": (), "study_registry": (),
+        "study_pfs": (), "study_registry": (), "onset": (),
     }  # fmt: skip
     kept, left = score.scorable(evidence, PriorSet.load(), coords)
     return evidence, kept.outcomes.set_index("outcome_id"), dict(left)
@@ -89,6 +89,22 @@ def test_reasons(chosen):
     assert left["stopeck2010_136/hr_radiation"] == "one component of the endpoint is not predicted"
     assert "was fitted, so its baseline is unknown" in left["couaa301/sre_median_abiraterone"]
     assert "pain" in left["affirm/pain_progression_hr"]
+
+
+def test_what_baseline_an_endpoint_needs():
+    coords = {
+        "study_registry": ("r BMFS",),
+        "study_sre": ("a",),
+        "study_os": (),
+        "study_os_unseen": ("a",),
+        "study_pfs": ("b",),
+        "onset": ("breast",),
+    }
+    assert score._unfitted("a", "OS", "trial", "breast", coords) == ""
+    assert score._unfitted("b", "bone_progression", "trial", "breast", coords) == ""
+    assert "no PFS number" in score._unfitted("a", "PFS", "trial", "breast", coords)
+    assert score._unfitted("c", "BMFS", "trial", "breast", coords) == ""
+    assert "in lung" in score._unfitted("c", "bone_metastasis", "trial", "lung", coords)
 
 
 def test_a_share_without_a_count_gets_one(chosen):

@@ -183,7 +183,7 @@ class Patterns:
         out += self.left_out
         imposed = self.table[self.table["imposed"]] if len(self.table) else self.table
         out += [
-            f"the prior imposes {r.agent} {'against ' + r.versus if r.versus else 'against its backbone'} on {r.endpoint} in {r.cancer}: "
+            f"the prior imposes {r.agent} {'against ' + r.versus if r.versus else 'against its backbone'} on {r.endpoint} in {r.cancer} ({r.study}): "
             f"probability {r.prior_direction:.2f} of the published direction"
             for r in imposed.itertuples()
         ]
@@ -275,7 +275,8 @@ def _drawn_effect(model: Model, name: str, draws: Mapping[str, np.ndarray], rng:
 def _row(c: Comparison, published: float, centre: Mapping[str, np.ndarray], drawn: Mapping[str, np.ndarray]) -> dict:
     def quantiles(x: np.ndarray) -> list[float]:
         x = x[~np.isnan(x)]
-        return [float(np.exp(q)) for q in np.quantile(x, [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2])]
+        levels = [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2]
+        return [float(np.exp(q)) for q in np.quantile(x, levels, method="nearest")]  # a median may be infinite
 
     seen = float(np.exp(published))
     low, mid, high = quantiles(centre["posterior"])
