@@ -183,7 +183,10 @@ def test_trajectories_go_evenly_through_a_range_and_are_as_long_in_all_chains(fi
     assert steps_at(3, 1e-9, 4.0) == MOST_STEPS and steps_at(3, 1e9, 4.0) == 1
 
 
-def test_a_run_of_another_version_is_refused_in_words():
+def test_a_run_of_another_version_is_refused_in_words(tmp_path):
+    (tmp_path / "manifest.json").write_text(json.dumps({"format": 1}))
+    with pytest.raises(RunError, match="another version of osteobayes began this run"):
+        resume(tmp_path)
     kept = json.loads(json.dumps(asdict(Settings(cancers=("breast",)))))
     assert Settings.of(kept) == Settings(cancers=("breast",))
     with pytest.raises(RunError, match=r"max_tree_depth\): fit it again"):

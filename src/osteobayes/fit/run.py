@@ -38,7 +38,8 @@ from osteobayes.precision import cpu_tag, require_float64
 from osteobayes.priors import PriorSet, therapies_of
 from osteobayes.solve import METHODS
 
-FORMAT = 1
+FORMAT = 2
+"""Of the blocks of a run: phases of the warm-up, coordinates, states."""
 WARM_UP = (0, 1, 2, 3)
 """Phases of the warm-up, as blocks record them."""
 SAMPLING = 4
@@ -362,9 +363,15 @@ def resume(
     Raises
     ------
     RunError
-        If the run is finished (and no more draws are asked for), was made on another kind of device, or its inputs changed.
+        If the run is finished (and no more draws are asked for), was made by another version or on another kind of device, or
+        its inputs changed.
     """
     run = Run(Path(path))
+    if run.manifest["format"] != FORMAT:
+        raise RunError(
+            f"{run.path}: another version of osteobayes began this run (format {run.manifest['format']}, this one goes on "
+            f"from {FORMAT}): fit it again"
+        )
     more = draws is not None and replace(run.settings, draws=draws).sampling > run.settings.sampling
     if run.manifest["status"] == "finished" and not more:
         raise RunError(
