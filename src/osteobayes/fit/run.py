@@ -608,30 +608,18 @@ def sample(
             for c in range(settings.chains)
         ]
     total = len(phases) * block
+    coordinates: Arrays = {}
     for i, phase in enumerate(phases):
         if i < len(done):
             continue
         enters = i == 0 or phase != phases[i - 1]
         if enters and phase != SAMPLING:
-            where, metric = run.start["first"], np.eye(sampler.geometry.size)
-            coordinates = run.coordinates(phase) if i == 0 else None
-            if coordinates is None:
-                draws = np.concatenate([_load(p)["draws"] for p in run.blocks], axis=1)
-                late = draws[:, settings.warm_up[0] // 4 :]  # the start of a chain is not the posterior
-                if phase == WARM_UP[1]:
-                    _savez(run.path / LEARNED, _learn(sampler, data, late, settings))
-                coordinates, curvature = run.coordinates(phase), _load(run.path / LEARNED)["curvature"]
-                moved = np.stack([sampler.moved(z, coordinates) for z in late.reshape(-1, late.shape[-1])])
-                here = data | {"geometry": coordinates}
-                gradients = sampler.moved_values_and_grads(moved, here, _workers(settings))[1]
-                metric = refreshed_metric(moved, gradients, curvature)
-                where = moved.reshape(late.shape)[:, -1]
-            here = data | {"geometry": coordinates}
+            coordinates, where, metric = _begin(run, sampler, data, settings, phase)
             states = [
-                sampler.first_state(w, here, metric, jax.random.fold_in(key, phase))
+                sampler.first_state(w, data | {"geometry": coordinates}, metric, jax.random.fold_in(key, phase))
                 for w, key in zip(where, keys, strict=True)
             ]
-        coordinates = run.coordinates(phase)
+        coordinates = coordinates or run.coordinates(phase)
         if phase != SAMPLING or enters:
             step = next_step(run, phase, settings.target)
             states = [with_step(s, step) for s in states]
@@ -649,6 +637,22 @@ def sample(
             total,
             f"{text}: {stats['n_steps'].mean():.0f} leapfrogs, acceptance {stats['acceptance_rate'].mean():.2f}, {int(stats['diverging'].sum())} divergent",
         )
+
+
+def _begin(
+    run: Run, sampler: Sampler, data: Data, settings: Settings, phase: int
+) -> tuple[Arrays, np.ndarray, np.ndarray]:
+    """Coordinates of a phase of the warm-up, where in them each chain begins, and the metric, from all draws before it."""
+    if phase == WARM_UP[0]:
+        return run.coordinates(phase), run.start["first"], np.eye(sampler.geometry.size)
+    draws = np.concatenate([_load(p)["draws"] for p in run.blocks], axis=1)
+    late = draws[:, settings.warm_up[0] // 4 :]  # the start of a chain is not the posterior
+    if phase == WARM_UP[1]:
+        _savez(run.path / LEARNED, _learn(sampler, data, late, settings))
+    coordinates, curvature = run.coordinates(phase), _load(run.path / LEARNED)["curvature"]
+    moved = np.stack([sampler.moved(z, coordinates) for z in late.reshape(-1, late.shape[-1])])
+    gradients = sampler.moved_values_and_grads(moved, data | {"geometry": coordinates}, _workers(settings))[1]
+    return coordinates, moved.reshape(late.shape)[:, -1], refreshed_metric(moved, gradients, curvature)
 
 
 def next_step(run: Run, phase: int, target: float) -> float:
