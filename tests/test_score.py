@@ -104,6 +104,8 @@ def test_what_baseline_an_endpoint_needs():
     assert score._unfitted("b", "bone_progression", "trial", "breast", coords) == ""
     assert "no PFS number" in score._unfitted("a", "PFS", "trial", "breast", coords)
     assert score._unfitted("c", "BMFS", "trial", "breast", coords) == ""
+    assert score._unfitted("r", "BMFS", "registry", "breast", coords) == ""
+    assert "registry's BMFS" in score._unfitted("c", "BMFS", "registry", "breast", coords)
     assert "in lung" in score._unfitted("c", "bone_metastasis", "trial", "lung", coords)
 
 

@@ -175,10 +175,10 @@ def scorable(
 
 def _unfitted(study: str, kind: str, design: str, cancer: str, coords: Mapping[str, tuple[str, ...]]) -> str:
     """Reason why a study's baseline is unknown, or an empty text."""
-    if kind in ONSET_KINDS:  # trials of prevention have the onset of their cancer
-        return "" if cancer in coords["onset"] else f"no onset of bone metastasis in {cancer} was fitted"
     if design == "registry":
         return "" if f"{study} {kind}" in coords["study_registry"] else f"the registry's {kind} was not fitted"
+    if kind in ONSET_KINDS:  # trials of prevention have the onset of their cancer
+        return "" if cancer in coords["onset"] else f"no onset of bone metastasis in {cancer} was fitted"
     needed = {"SRE": ("study_sre",), "OS": ("study_os", "study_os_unseen")}.get(kind, ("study_pfs",))
     if any(study in coords[dim] for dim in needed):
         return ""
