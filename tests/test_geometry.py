@@ -9,7 +9,18 @@ import pytest
 import scipy.stats
 
 from osteobayes.errors import OsteobayesError
-from osteobayes.fit.geometry import COMPONENT_SITES, Geometry, Point, bend, half_normal_score, log_half_normal, unbend
+from osteobayes.fit.geometry import (
+    COMPONENT_SITES,
+    Geometry,
+    Point,
+    bend,
+    half_normal_score,
+    log_half_normal,
+    log_softplus,
+    log_softplus_slope,
+    softplus_score,
+    unbend,
+)
 from osteobayes.observe import incidence
 from osteobayes.precision import jit
 
@@ -18,8 +29,8 @@ def site(parameter, *shape, family="normal"):
     return SimpleNamespace(parameter=parameter, shape=shape, family=family)
 
 
-def parameter(between_sd=None, pooling="none", sd=None, family="normal"):
-    return SimpleNamespace(between_sd=between_sd, centered=True, pooling=pooling, sd=sd, family=family)
+def parameter(between_sd=None, pooling="none", sd=None, family="normal", **more):
+    return SimpleNamespace(between_sd=between_sd, centered=True, pooling=pooling, sd=sd, family=family, **more)
 
 
 SD = {"effect_sd": 0.4, "growth_sd": 0.5, "excess": 0.3}
@@ -35,7 +46,7 @@ def small(family="halfnormal", growth="normal"):
     priors = {
         "effect": parameter("effect_sd"), "growth": parameter("growth_sd", "cancer", family=growth), "other": parameter(),
     } | {n: parameter(sd=sd) for n, sd in SD.items()}  # fmt: skip
-    packed = SimpleNamespace(arms={}, data={})
+    packed = SimpleNamespace(arms={}, data={}, coords={})
     return Geometry(SimpleNamespace(sampled=sampled, priors=priors, packed=packed))  # pyright: ignore[reportArgumentType]
 
 
@@ -94,6 +105,15 @@ def test_a_half_normal_site_has_a_standard_normal_prior_in_the_space_x(geometry)
         x = np.exp(np.asarray(z)[np.sort(at)])
         found.append((np.log(x) - 0.5 * (x / sd) ** 2).sum() + log_det + 0.5 * (v**2).sum())
     np.testing.assert_allclose(found, found[0], atol=1e-8)
+
+
+def test_softplus_in_logs_against_its_definition():
+    y = np.linspace(-60.0, 60.0, 241)
+    exact = np.log(np.log1p(np.exp(y)))
+    np.testing.assert_allclose(log_softplus(jnp.asarray(y)), exact, rtol=1e-12)
+    np.testing.assert_allclose(softplus_score(log_softplus(jnp.asarray(y))), y, rtol=1e-9, atol=1e-12)
+    slope = jax.vmap(jax.grad(log_softplus))(jnp.asarray(y))
+    np.testing.assert_allclose(jnp.exp(log_softplus_slope(y, jnp.asarray(exact))), slope, rtol=1e-12)
 
 
 def test_coordinates_and_values_are_inverse(geometry):
@@ -247,7 +267,47 @@ def test_log_rates_that_no_number_of_their_own_informs_are_bent(unseen):
     np.testing.assert_allclose(step[0], -1.5e-3, rtol=0.01)  # far to the left a unit is a prior standard deviation
 
 
-@pytest.mark.parametrize("which", ["mixing", "unseen"])
+@pytest.fixture(scope="module")
+def rates():
+    """Two kills and an elasticity, a kill whose prior is normal and one that studies share; growth of breast, progression of lung."""
+    sampled = {n: site(n, 2) for n in ("immune_kill", "study_kill", "growth_deviation")} | {
+        n: site(n) for n in ("death_elasticity", "normal_kill", "growth_common")
+    }
+    sampled |= {n: site(n, family="halfnormal") for n in ("kill_sd", "growth_sd")}
+    sampled["growth_deviation"] = site("growth", 2)
+    lognormal = {"log_sd": 0.6, "quantiles": None}
+    priors = {
+        "immune_kill": parameter(family="lognormal", median=np.array(0.002), **lognormal),
+        "death_elasticity": parameter(family="lognormal", median=np.array(0.5), **lognormal),
+        "study_kill": parameter("kill_sd", family="lognormal", median=np.array(1.0), **lognormal),
+        "normal_kill": parameter(sd=1.0), "growth_common": parameter(sd=1.0), "growth": parameter("growth_sd", "cancer", family="lognormal"),
+        "kill_sd": parameter(sd=0.3), "growth_sd": parameter(sd=0.3),
+    }  # fmt: skip
+    cancers = ("breast", "lung")
+    arms = SimpleNamespace(cell=np.array([[0, 0], [1, 1]]), weight=np.array([[1.0, 0.0], [1.0, 0.0]]))
+    packed = SimpleNamespace(
+        arms={"PFS": arms}, data={"landmark": {"PFS": SimpleNamespace(arm=np.array([1]))}}, coords={"cancer": cancers},
+        cells=[SimpleNamespace(cancer=c) for c in cancers],
+    )  # fmt: skip
+    return Geometry(SimpleNamespace(sampled=sampled, priors=priors, packed=packed))  # pyright: ignore[reportArgumentType]
+
+
+def test_kills_and_elasticities_are_sampled_by_their_size(rates):
+    """The coordinate's softplus is the ratio to the prior median; normal and pooled ones stay on their scale."""
+    z = jnp.asarray(np.random.default_rng(9).normal(size=rates.size) - 3.0)
+    x = np.asarray(rates.coordinates(z))
+    at = [*rates._index["immune_kill"], *rates._index["death_elasticity"]]
+    ratio = np.exp(np.asarray(z)[at]) / np.array([0.002, 0.002, 0.5])
+    np.testing.assert_allclose(np.log1p(np.exp(x[at])), ratio, rtol=1e-9)
+    for name in ("study_kill", "normal_kill", "growth_deviation"):
+        np.testing.assert_array_equal(x[rates._index[name]], z[rates._index[name]])
+
+
+def test_growth_is_bent_unless_progression_tells_it(rates):
+    assert rates.bent.tolist() == rates._index["growth_deviation"][:1].tolist()
+
+
+@pytest.mark.parametrize("which", ["mixing", "unseen", "rates"])
 def test_the_whole_map_is_exact(which, request):
     geometry = request.getfixturevalue(which)
     rng = np.random.default_rng(6)

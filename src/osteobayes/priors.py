@@ -160,8 +160,8 @@ def _by_cancer(number: Number | None) -> np.ndarray:
     return np.asarray(0.0 if number is None else number)
 
 
-def _location_scale(p: Parameter) -> tuple[np.ndarray, float]:
-    """Mean and SD on the scale of the underlying normal."""
+def location_scale(p: Parameter) -> tuple[np.ndarray, float]:
+    """Mean (by cancer, or of all) and SD of a normal or lognormal prior, on the scale of the underlying normal."""
     if p.quantiles is not None:
         (q1, x1), (q2, x2) = sorted(p.quantiles.items())
         a, b = (np.log(x1 - p.shift), np.log(x2 - p.shift)) if p.family == "lognormal" else (x1, x2)
@@ -296,7 +296,7 @@ class PriorSet:
             if p.family == "constant":
                 out[p.name] = {"value": jnp.broadcast_to(jnp.asarray(_by_cancer(p.value), dtype=float), shape)}
             elif p.family in ("normal", "lognormal"):
-                loc, scale = _location_scale(p)
+                loc, scale = location_scale(p)
                 out[p.name] = {
                     "loc": jnp.broadcast_to(jnp.asarray(loc, dtype=float), shape),
                     "scale": jnp.full(() if p.pooling == "cancer" else shape, scale),

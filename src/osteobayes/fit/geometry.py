@@ -7,14 +7,21 @@ et al. 2007, Stat Sci 22:59). Here the effects are centred and scaled by what a 
 that it is correlated with. The map is exact (its Jacobian is accounted for): it changes the cost, not the law.
 
 The approximation is first that of Laplace at a mode; after the first phase of warm-up it is the mean over draws of the
-density's curvature (natural parameters averaged, as in Opper and Archambeau 2009, Neural Comput 21:786). Log rates that may
-be near zero are bent on top of it (:attr:`Geometry.bent`): their posterior is Gaussian on one side only.
+density's curvature (natural parameters averaged, as in Opper and Archambeau 2009, Neural Comput 21:786). Log rates that no
+number of their own informs are bent on top of it (:attr:`Geometry.bent`): their posterior is Gaussian on one side only.
 
-Three maps ``z -> x`` go before it. Half-normal sites are sampled on the scale where their prior is standard normal (on the log
-scale a half-normal has a long tail to the left). The scale of the onset law is exchanged for the cumulative hazard at the end of a typical follow-up: that is
-what registries tell, and the law's shape tells them apart on a curved ridge. Two cancers that stand only in mixed arms (lung and other solid tumours in the
-shipped evidence) are informed through the sum of their hazards, a curved ridge for each component of skeletal events: their
-baselines and component ratios are exchanged for log sums and log ratios of their component hazards (volume is preserved).
+Four maps ``z -> x`` go before it.
+
+* Half-normal sites are sampled on the scale where their prior is standard normal (on the log scale a half-normal has a long tail to
+  the left).
+* Rates of kill and elasticities act on the data by their size: on the log scale the likelihood is the steeper the larger they are,
+  and flat where they are near zero. Their ratio to the prior median is the softplus of the coordinate, which is in proportion to
+  their size far above the median and to its logarithm far below.
+* The scale of the onset law is exchanged for the cumulative hazard at the end of a typical follow-up: that is what registries tell,
+  and the law's shape tells them apart on a curved ridge.
+* Two cancers that stand only in mixed arms (lung and other solid tumours in the shipped evidence) are informed through the sum of
+  their hazards, a curved ridge for each component of skeletal events: their baselines and component ratios are exchanged for log
+  sums and log ratios of their component hazards (volume is preserved).
 """
 
 from collections.abc import Iterable, Sequence
@@ -31,11 +38,12 @@ from jaxtyping import Array, Float
 from osteobayes.errors import OsteobayesError
 from osteobayes.evidence.pack import ONSET_YEARS
 from osteobayes.model import Model
+from osteobayes.priors import location_scale
 
 COMPONENT_SITES = ("sre_baseline", "radiation_logit", "surgery_logit", "cord_compression_logit")
 """Sites by cancer that make the component hazards: their log total, and log ratios to the first component."""
-KILL = "immune_kill"
-"""The rate of kill by effectors, by cancer."""
+BY_SIZE = ("_kill", "_elasticity")
+"""How the names of rates and elasticities end that act on the data by their size."""
 PURE = 0.9
 """An arm with at least this share of one cancer informs that cancer alone."""
 FLOOR = 0.05
@@ -45,6 +53,8 @@ KINK = -1.0
 """Where the coordinate of a log rate bends (conditional standard deviations from its conditional mean)."""
 _LOW = -4.0
 """Normal score below which a half-normal quantile is proportional to the probability (relative error 3e-10)."""
+_FAINT = -30.0
+"""Log of a number of which softplus is the exponential (relative error 5e-14)."""
 
 Arrays = dict[str, Array]
 
@@ -86,6 +96,24 @@ def unbend(x: Float[Array, "..."], ratio: Float[Array, "..."]) -> Float[Array, "
     a, b = 0.5 * (ratio + 1.0), 0.5 * (ratio - 1.0)
     x = x - a * KINK - b * np.sqrt(1.0 + KINK**2)
     return KINK + (a * x + b * jnp.sqrt(x**2 + ratio)) / ratio
+
+
+def log_softplus(y: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Log of ``log(1 + exp(y))``: ``y`` far to the left, ``log(y)`` far to the right."""
+    faint = y < _FAINT
+    return jnp.where(faint, y, jnp.log(jax.nn.softplus(jnp.where(faint, 0.0, y))))
+
+
+def log_softplus_slope(y: Float[Array, "..."], value: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Log of the derivative of :func:`log_softplus` where its value is ``value``."""
+    return jax.nn.log_sigmoid(y) - value
+
+
+def softplus_score(value: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Inverse of :func:`log_softplus`."""
+    faint = value < _FAINT
+    size = jnp.exp(jnp.where(faint, 0.0, value))
+    return jnp.where(faint, value, size + jnp.log(-jnp.expm1(-size)))
 
 
 class Point(NamedTuple):
@@ -153,12 +181,14 @@ class Geometry:
 
         A rate acts on the data by its size, so the data say nothing of its logarithm once it is near zero: the posterior is a
         plateau to the left, as wide as the prior, with a wall to the right. So it is with deviations of log rates that cancers
-        share; with the kill by effectors (growth and the other arms tell how fast a tumour shrinks, so a slow kill is like
-        none); with the death baseline of a cancer whose survival is not fitted (a competing risk of its skeletal events); and
-        with the share at diagnosis of a cancer of which only the curve after it is.
+        share, of a cancer whose progression is not fitted (fitted progression tells its growth from both sides); with the death
+        baseline of a cancer whose survival is not fitted (a competing risk of its skeletal events); and with the share at
+        diagnosis of a cancer of which only the curve after it is.
         """
+        cancers = np.array(self.model.packed.coords.get("cancer", ()))
+        told = np.isin(cancers, sorted(self._fitted_cancers("PFS")))
         deviations = [
-            members
+            members[~told] if members.shape == told.shape else members
             for group in self._effects.values()
             for members, mean in group
             if mean is not None and self._parameter_at(members[0]).family == "lognormal"
@@ -166,8 +196,21 @@ class Geometry:
         unseen = [
             i for i in (*self._deaths_unseen, *self._diagnoses_unseen) if self._parameter_at(i).family == "normal"
         ]
-        kill = [i for i in self._index.get(KILL, ()) if self._parameter_at(i).family == "lognormal"]
-        return np.unique(np.concatenate([*deviations, unseen, kill]).astype(int))
+        return np.unique(np.concatenate([*deviations, unseen]).astype(int))
+
+    def _cancers_of(self, kind: str, arms: Iterable[int]) -> set[str]:
+        """Cancers of the cells of some arms of a kind of event."""
+        packed = self.model.packed
+        table = packed.arms[kind]
+        return {packed.cells[c].cancer for a in arms for c, w in zip(table.cell[a], table.weight[a], strict=True) if w}
+
+    def _fitted_cancers(self, kind: str) -> set[str]:
+        """Cancers with a fitted number of an event of this kind."""
+        data = self.model.packed.data
+        families = ("crude", "median", "landmark", "interval", "hazard_ratio")
+        rows = [data[f][k] for f in families for k in (kind, f"{kind} aj") if k in data.get(f, {})]
+        arms = [int(a) for r in rows for n in ("arm", "treated", "reference") for a in getattr(r, n, ())]
+        return self._cancers_of(kind, arms) if arms else set()
 
     @cached_property
     def _deaths_unseen(self) -> np.ndarray:
@@ -175,17 +218,7 @@ class Geometry:
         packed = self.model.packed
         if "SRE" not in packed.arms or "death_baseline" not in self._index:
             return np.zeros(0, dtype=int)
-
-        def cancers(kind: str, arms: Iterable[int]) -> set[str]:
-            table = packed.arms[kind]
-            return {
-                packed.cells[c].cancer for a in arms for c, w in zip(table.cell[a], table.weight[a], strict=True) if w
-            }
-
-        families = ("crude", "median", "landmark", "interval", "hazard_ratio")
-        rows = [packed.data[f][k] for f in families for k in ("OS", "OS aj") if k in packed.data.get(f, {})]
-        seen = [int(a) for r in rows for n in ("arm", "treated", "reference") for a in getattr(r, n, ())]
-        unseen = cancers("SRE", range(len(packed.arms["SRE"].cell))) - cancers("OS", seen)
+        unseen = self._cancers_of("SRE", range(len(packed.arms["SRE"].cell))) - self._fitted_cancers("OS")
         return self._index["death_baseline"][[c in unseen for c in packed.coords["cancer"]]]
 
     @cached_property
@@ -225,6 +258,17 @@ class Geometry:
                 at.append(self._index[name])
                 scale.append(np.full(len(self._index[name]), float(self.model.priors[site.parameter].sd or 0.0)))
         return (np.concatenate(at), np.log(np.concatenate(scale))) if at else (np.zeros(0, dtype=int), np.zeros(0))
+
+    @cached_property
+    def sized(self) -> tuple[np.ndarray, np.ndarray]:
+        """Positions of rates and elasticities that act by their size (:data:`BY_SIZE`), and the logs of their prior medians."""
+        at, log_median = [np.zeros(0, dtype=int)], [np.zeros(0)]
+        for name, site in self.model.sampled.items():
+            prior = self.model.priors[site.parameter]
+            if name.endswith(BY_SIZE) and prior.family == "lognormal" and prior.between_sd is None:
+                at.append(self._index[name])
+                log_median.append(np.broadcast_to(location_scale(prior)[0], site.shape).ravel())
+        return np.concatenate(at), np.concatenate(log_median)
 
     @cached_property
     def _log_scales(self) -> np.ndarray:
@@ -315,10 +359,12 @@ class Geometry:
         return z.at[at].set(ratios.at[:, 0].set(jax.scipy.special.logsumexp(x, axis=1)))
 
     def coordinates(self, z: Float[Array, " n"]) -> Float[Array, " n"]:
-        """``x(z)``: half-normal sites as normal scores, onset at the end of follow-up, mixed cancers as sums and ratios."""
+        """``x(z)``: half-normal sites as scores, kills and elasticities by size, onset at the end of follow-up, mixed cancers as sums."""
         at, log_scale = self.half_normals
         onset, shape, log_years = self.followed
+        sized, log_median = self.sized
         x = self.unmix(z).at[onset].add(jnp.exp(z[shape]) * log_years)
+        x = x.at[sized].set(softplus_score(x[sized] - log_median))
         return x.at[at].set(half_normal_score(x[at] - log_scale))
 
     def values(self, x: Float[Array, " n"]) -> tuple[Float[Array, " n"], Float[Array, ""]]:
@@ -326,8 +372,11 @@ class Geometry:
         at, log_scale = self.half_normals
         log_x = log_half_normal(x[at])
         onset, shape, log_years = self.followed
-        z = x.at[onset].add(-jnp.exp(x[shape]) * log_years)
-        return self.mix(z.at[at].set(log_x + log_scale)), log_half_normal_slope(x[at], log_x).sum()
+        sized, log_median = self.sized
+        log_size = log_softplus(x[sized])
+        z = x.at[onset].add(-jnp.exp(x[shape]) * log_years).at[sized].set(log_size + log_median)
+        log_det = log_half_normal_slope(x[at], log_x).sum() + log_softplus_slope(x[sized], log_size).sum()
+        return self.mix(z.at[at].set(log_x + log_scale)), log_det
 
     def _log_sd(self, scores: Float[Array, " scale"]) -> Float[Array, " scale"]:
         """Logs of the standard deviations that have these normal scores."""

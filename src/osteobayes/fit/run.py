@@ -46,11 +46,11 @@ SAMPLING = 4
 """Phase whose draws are kept."""
 WARM_UP_SHARE = 2.0 / 3.0
 """Length of trajectories in the warm-up, as a share of those while sampling."""
-POINTS = 16
+POINTS = 8
 """Draws at which warm-up measures the curvature of the density, at most."""
 DRAWS_A_POINT = 14
 """Draws for each of them."""
-PSEUDO_DRAWS = 50
+PSEUDO_DRAWS = 300
 """Draws that the mean curvature counts for in the metric."""
 EXCESS = 0.75
 """Power of the variance of long tails that the metric keeps: all of it would make steps shorter by more than it widens them."""
