@@ -38,7 +38,7 @@ from osteobayes.precision import cpu_tag, require_float64
 from osteobayes.priors import PriorSet, therapies_of
 from osteobayes.solve import METHODS
 
-FORMAT = 2
+FORMAT = 3
 """Of the blocks of a run: phases of the warm-up, coordinates, states."""
 WARM_UP = (0, 1, 2, 3)
 """Phases of the warm-up, as blocks record them."""
