@@ -119,7 +119,9 @@ def test_a_printed_landmark_wins_over_a_median(evidence):
 def test_control_arrays(evidence):
     from osteobayes.cycle import Grid, shipped_catalogue
 
-    coords = {"study_os": ("affirm",), "study_os_unseen": ("henry2011_244",), "study_pfs": ("cho2023",)}
+    coords = {
+        "study_os": ("affirm",), "study_os_unseen": ("henry2011_244",), "study_pfs": ("cho2023",), "study_entry": ("affirm",),
+    }  # fmt: skip
     model = SimpleNamespace(coords=coords, evidence=evidence, catalogue=shipped_catalogue(), grid=Grid(14.0, 80, 1))
     arms = [("henry2011_244", "zoledronic_acid"), ("affirm", "placebo"), ("cho2023", "pembrolizumab")]
     cells, packed, fitted = check._control_arrays(model, arms)
@@ -130,6 +132,7 @@ def test_control_arrays(evidence):
         0,
         1,
     ]
+    assert np.asarray(packed.trial).tolist() == [1.0] * 3 and np.asarray(packed.entry_effect).tolist() == [0, 1, 0]
     assert fitted == [(False, False), (True, False), (False, True)]
 
 

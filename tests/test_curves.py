@@ -10,6 +10,7 @@ from osteobayes.cycle import Grid
 from osteobayes.errors import EvidenceError
 from osteobayes.evidence import Evidence, validate
 from osteobayes.model import Model
+from osteobayes.paths import shipped
 from osteobayes.priors import PriorSet
 from osteobayes.schema import OUTCOME_COLUMNS, time_in_years
 from osteobayes.survival import kaplan_meier, median
@@ -288,3 +289,18 @@ def test_a_fitted_curve_enters_the_likelihood_by_intervals(tmp_path):
     np.testing.assert_allclose(at_risk[np.isfinite(at_risk)], (counts.at_risk - counts.censored / 2)[inside])
     np.testing.assert_allclose(rows.quadrature[place].sum(axis=1)[: inside.sum()], counts.edges[1:][inside])
     assert packed.table.loc["trial/curve_os_placebo", "kind"] == "OS"
+    assert packed.coords["study_os"] == packed.coords["study_entry"] == ("trial",)
+
+
+def test_a_curve_that_is_fitted_tells_of_the_selection_at_entry():
+    """Two fitted times of one arm do, one does not; and rows to check keep the selection of the study's fitted curve."""
+    evidence = Evidence.load(shipped("datasets"))
+    fitted = Model.build(evidence, PriorSet.load(), Grid(7.0, 160, 1, 1)).packed
+    assert set(fitted.coords["study_entry"]) == {"bolero2", "comet1", "couaa302", "prevail", "zhang2017lung"}
+    checked = Model.build(evidence, PriorSet.load(), Grid(7.0, 160, 1, 1), use="check").packed
+    assert "bolero2/os_median_pbo" in checked.outcomes["median"] and "bolero2" in checked.coords["study_entry"]
+    arm = checked.arm_ids["OS"].index(("bolero2", "pbo_exe", ""))
+    assert checked.coords["study_entry"][checked.arms["OS"].entry_effect[arm] - 1] == "bolero2"
+    assert checked.arms["OS"].trial[arm] == 1.0
+    cohort = [i for i, a in enumerate(fitted.arm_ids["OS"]) if a[0] in ("zhang2017lung", "gong2018")]
+    assert cohort and not fitted.arms["OS"].trial[cohort].any()

@@ -135,7 +135,8 @@ def test_total_hazards_are_the_sum_of_the_components():
     of = Arms(
         counted=jnp.asarray(rng.integers(0, 2, (definitions, len(COMPONENTS))).astype(float)),
         detection=jnp.eye(3), delay=jnp.zeros((0, 7, 7)), definition=jnp.array([0, 2, 1, 2]), cell=jnp.array([[0, 1], [2, 2], [3, 4], [4, 0]]),
-        weight=jnp.full((arms, 2), 0.5), sre_effect=jnp.array([1, 0, 2, 1]), death_effect=zero, progression_effect=zero,
+        weight=jnp.full((arms, 2), 0.5), sre_effect=jnp.array([1, 0, 2, 1]), death_effect=zero, trial=jnp.ones(arms),
+        entry_effect=zero, progression_effect=zero,
         contrast=jnp.array([0, 1, 0, 1]), dropout=zero, onset=zero, onset_effect=zero, prior_event=jnp.array([0.0, 0.2, 0.0, -0.1]),
         administrative=jnp.ones((arms, 7)),
     )  # fmt: skip
@@ -164,6 +165,30 @@ def test_total_hazards_are_the_sum_of_the_components():
     np.testing.assert_allclose(late[0], parts[0], rtol=1e-12)
     few = curves.component_hazards(of.at(jnp.array([3, 1])), hazards, values, effects)
     np.testing.assert_allclose(few, parts[jnp.array([3, 1])], rtol=1e-12)
+
+
+def test_selection_at_entry_fades_and_is_of_trials_only():
+    """Death: ``b_s - (trial psi + psi_s) exp(-t / tau)`` on the log hazard, and the contrast of a treated arm beside it."""
+    t, zero = jnp.array([0.0, 0.5, 2.0]), jnp.zeros(4, dtype=int)
+    of = Arms(
+        *[zero] * 4, cell=jnp.zeros((4, 1), dtype=int), weight=jnp.ones((4, 1)), sre_effect=zero, death_effect=jnp.array([0, 1, 0, 1]),
+        trial=jnp.array([0.0, 1.0, 1.0, 0.0]), entry_effect=jnp.array([0, 0, 1, 1]), progression_effect=zero,
+        contrast=jnp.array([1, 0, 0, 0]), dropout=zero, onset=zero, onset_effect=zero, prior_event=jnp.zeros(4),
+        administrative=jnp.ones((4, 3)),
+    )  # fmt: skip
+    hazards = CellHazards(
+        jnp.ones((1, len(COMPONENTS), 3)), jnp.array([[1.0, 2.0, 3.0]]), *[jnp.ones((1, 3))] * 6, jnp.array([0])
+    )
+    values = {"entry_selection": jnp.array(0.8), "entry_selection_time": jnp.array(0.5)}
+    effects = {"death": jnp.array([0.0, 0.3]), "entry": jnp.array([0.0, 0.6]), "contrast": jnp.array([0.0, -0.4])}
+    fading = np.exp(-np.asarray(t) / 0.5)
+    expected = np.log([1.0, 2.0, 3.0]) + np.array([0.0 * fading, 0.3 - 0.8 * fading, -1.4 * fading, 0.3 - 0.6 * fading])
+    found = curves.member_death(of, hazards, values, effects, t)
+    np.testing.assert_allclose(np.log(found[:, 0]), expected, atol=1e-14)
+    treated = curves.member_death(of, hazards, values, effects, t, treated=True)
+    np.testing.assert_allclose(
+        np.log(treated[:, 0]) - expected, [[-0.4] * 3, [0.0] * 3, [0.0] * 3, [0.0] * 3], atol=1e-14
+    )
 
 
 def test_padding_of_arms_is_left_out_and_changes_nothing(tiny_model):

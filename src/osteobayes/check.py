@@ -307,10 +307,12 @@ def _control_arrays(model: Model, arms: list[tuple[str, str]]) -> tuple[list[Cel
             cell[i, j], weight[i, j] = c, w / total
     death = np.array([deaths.index(s) + 1 if s in deaths else 0 for s, _ in arms], dtype=np.int32)
     pfs = np.array([progressions.index(s) + 1 if s in progressions else 0 for s, _ in arms], dtype=np.int32)
+    chosen = model.coords["study_entry"]
+    entry = np.array([chosen.index(s) + 1 if s in chosen else 0 for s, _ in arms], dtype=np.int32)
     none = np.zeros(n, dtype=np.int32)
     packed = Arms(
         jnp.zeros((1, len(COMPONENTS))), jnp.zeros((1, len(DETECTIONS))), jnp.zeros((0, 1, 1)), none, jnp.asarray(cell), jnp.asarray(weight), none,
-        jnp.asarray(death), jnp.asarray(pfs), none, none, none, none, jnp.zeros(n), jnp.ones((n, len(model.grid.years))),
+        jnp.asarray(death), jnp.ones(n), jnp.asarray(entry), jnp.asarray(pfs), none, none, none, none, jnp.zeros(n), jnp.ones((n, len(model.grid.years))),
     )  # fmt: skip
     seen = set(model.coords["study_os"])
     return list(cells), packed, [(s in seen, s in progressions) for s, _ in arms]

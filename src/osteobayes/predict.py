@@ -27,7 +27,7 @@ from osteobayes.errors import OsteobayesError, RunError
 from osteobayes.fit import Posterior, Run
 from osteobayes.fit.result import CHUNK, map_chunks
 from osteobayes.model import Model
-from osteobayes.model.curves import effect_vectors
+from osteobayes.model.curves import death_effect, effect_vectors
 from osteobayes.observe import (
     alive,
     cumulative,
@@ -40,7 +40,7 @@ from osteobayes.observe import (
 )
 from osteobayes.observe.hazards import ascertainment, sre_level
 from osteobayes.precision import jit
-from osteobayes.schema import CANCERS, COMPONENTS, DETECTIONS, Study, did_you_mean
+from osteobayes.schema import CANCERS, COMPONENTS, DETECTIONS, TRIALS, Study, did_you_mean
 
 ESTIMANDS = {
     "p_sre": "P(at least one SRE by the horizon), death competing",
@@ -150,9 +150,12 @@ def population_arrays(model: Model, population: str, cancer: str) -> dict[str, n
             f"population {population!r} was not fitted in this run; choose one of {', '.join(model.coords['study_sre'])}"
         )
 
+    chosen = model.coords["study_entry"]
     return {
         "counted": counted, "detection": detection, "sre": np.array(index(["study_sre"], "SRE"), dtype=np.int32),
         "death": np.array(index(["study_os", "study_os_unseen"], "OS"), dtype=np.int32),
+        "trial": np.array(float(study.design in TRIALS)),
+        "entry": np.array(chosen.index(population) + 1 if population in chosen else 0, dtype=np.int32),
     }  # fmt: skip
 
 
@@ -232,7 +235,7 @@ def _simulate_chunk(
         level = sre_level(v["sre_baseline"][arrays.cancer[which]] + effects["sre"][pop["sre"]], v)
         factor = pop["counted"] * ascertainment(pop["detection"], v) * level[:, None]
         sre = (hazards.sre[which] * factor[..., None]).sum(axis=1)
-        death = hazards.death[which] * jnp.exp(effects["death"][pop["death"]])[:, None]
+        death = hazards.death[which] * jnp.exp(death_effect(effects, v, pop["death"], pop["trial"], pop["entry"], tj))
 
         def scenario(h, d):
             obs = observable(h[None, None], d[None], v["frailty"], tj, model.shared_frailty)

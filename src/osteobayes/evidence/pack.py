@@ -18,7 +18,7 @@ from osteobayes.evidence.load import Evidence
 from osteobayes.evidence.rows import PACKED, Arms, real_members
 from osteobayes.evidence.together import Entry, Together, entries_of, joining, padded, sets_of
 from osteobayes.evidence.uses import FAMILIES, KINDS, as_ratio, beyond, kind_of, statistic_of, unusable
-from osteobayes.schema import CANCERS, COMPONENTS, DETECTIONS, Study
+from osteobayes.schema import CANCERS, COMPONENTS, DETECTIONS, TRIALS, Study
 
 _UNSEEN = 10_000
 ONSET_YEARS = np.concatenate([[0.0], np.geomspace(0.01, 9.0, 90)])
@@ -108,6 +108,7 @@ class _Builder:
     effects: dict[str, dict[str, int]] = field(default_factory=dict)
     assumed: list[str] = field(default_factory=list)
     survival: set[str] = field(default_factory=set)
+    survival_curves: set[str] = field(default_factory=set)
 
     def cell(self, cancer: str, regimen: str, study: Study) -> int:
         cell = Cell(cancer, Regimen.parse(regimen, self.catalogue), study.population.pretreatment)
@@ -121,6 +122,10 @@ class _Builder:
         """Index of a study's survival effect; those without a fitted survival number stand behind the others."""
         seen = study in self.survival
         return self.effect("study_os", study) if seen else _UNSEEN + self.effect("study_os_unseen", study)
+
+    def entry_effect(self, study: str) -> int:
+        """Index of a study's own selection at entry, 0 where no fitted survival curve could tell of it."""
+        return self.effect("study_entry", study) if study in self.survival_curves else 0
 
     def onset_effect(self, study: Study) -> int:
         """Index of a study's effect on incidence and prevalence of bone metastasis."""
@@ -216,8 +221,8 @@ def pack(
     """
     b = _Builder(evidence, catalogue, grid, accrual_share, default_horizon)
     for dim in (
-        "study_sre", "study_registry", "study_os", "study_os_unseen", "study_pfs", "study_response", "study_trial",
-        "contrast", "onset",
+        "study_sre", "study_registry", "study_os", "study_os_unseen", "study_entry", "study_pfs", "study_response",
+        "study_trial", "contrast", "onset",
     ):  # fmt: skip
         b.effects[dim] = {}
     t = grid.years
@@ -262,7 +267,17 @@ def pack(
         definition = definition_of(row, study)
         return b.arm(kind, row.study, row.arm, definition), b.arm(kind, row.study, row.versus, definition)
 
+    digitised = [c for c in evidence.curves.values() if c.as_row.outcome.endpoint == "OS"]
     b.survival = {r.study for r in rows.itertuples() if r.endpoint == "OS"}
+    b.survival |= {c.study for c in digitised if c.curve.use == use}
+    # curves that are fitted count even where other rows are packed: the same patients have the same selection
+    times: dict[tuple[str, str], set[float]] = {}
+    for r in frame.itertuples():
+        of_curve = r.use in (use, "fit") and r.endpoint == "OS" and r.statistic == "survival_at"
+        if of_curve and not unusable(r, evidence.studies[r.study], catalogue, last):
+            times.setdefault((r.study, r.arm), set()).add(r.time_years)
+    b.survival_curves = {study for (study, _), found in times.items() if len(found) > 1}
+    b.survival_curves |= {c.study for c in digitised if c.curve.use in (use, "fit")}
     grouped: dict[tuple, list] = {}
     for row in rows.itertuples():
         study = evidence.studies[row.study]
@@ -435,6 +450,8 @@ def _arms(b: _Builder, kind: str) -> Arms:
                 b.effect("study_registry", f"{study_id} SRE") if registry and definition else 0,
                 0 if registry else (b.effect("study_sre", study_id) if definition else 0),
                 b.death_effect(study_id),
+                float(study.design in TRIALS),
+                b.entry_effect(study_id),
                 b.effect("study_pfs", study_id) if kind == "PFS" else 0,
                 b.effect("contrast", f"{study_id}/{arm_id}/{kind}") if treated and not pooled else 0,
                 0 if registry else b.effect("study_trial", study_id),
@@ -455,14 +472,18 @@ def _arms(b: _Builder, kind: str) -> Arms:
     if not columns:
         empty = np.zeros(0, dtype=np.int32)
         none = np.zeros((0, len(COMPONENTS))), np.zeros((0, len(DETECTIONS))), np.zeros((0, len(t), len(t)))
-        return Arms(*none, empty, cell, weight, *[empty] * 7, np.zeros(0), np.zeros((0, len(t))))
+        return Arms(
+            *none, empty, cell, weight, *[empty] * 2, np.zeros(0), *[empty] * 6, np.zeros(0), np.zeros((0, len(t)))
+        )
     counted, detection, survey = (np.asarray(x) for x in zip(*definitions, strict=True))
     delay = np.stack([delayed(t, w / 2.0) for w in survey]) if survey.any() else np.zeros((0, len(t), len(t)))
-    definition, r_sre, sre, os_, pfs, contrast, dropout, onset, onset_effect, prior, admin = _stack(columns)
+    definition, r_sre, sre, os_, trial, entry, pfs, contrast, dropout, onset, onset_effect, prior, admin = _stack(
+        columns
+    )
     # effects of registries stand behind those of the trials in one vector
     return Arms(
-        counted, detection, delay, definition.astype(np.int32), cell, weight, _joined(sre, r_sre), os_.astype(np.int32), pfs,
-        contrast, dropout, onset.astype(np.int32), onset_effect.astype(np.int32), prior, admin, *real_members([len(m) for m in groups]),
+        counted, detection, delay, definition.astype(np.int32), cell, weight, _joined(sre, r_sre), os_.astype(np.int32), trial,
+        entry, pfs, contrast, dropout, onset.astype(np.int32), onset_effect.astype(np.int32), prior, admin, *real_members([len(m) for m in groups]),
     )  # fmt: skip
 
 

@@ -23,6 +23,9 @@ class Arms(NamedTuple):
     weight: Float[Array, "arm member"]
     sre_effect: Int[Array, " arm"]
     death_effect: Int[Array, " arm"]
+    trial: Float[Array, " arm"]
+    """1 for arms of trials, whose patients were chosen among those expected to live; 0 for cohorts and registries."""
+    entry_effect: Int[Array, " arm"]
     progression_effect: Int[Array, " arm"]
     contrast: Int[Array, " arm"]
     dropout: Int[Array, " arm"]

@@ -44,6 +44,7 @@ def effect_vectors(values: Mapping[str, Array]) -> dict[str, Array]:
     return {
         "sre": jnp.concatenate([zero, get("sre_study"), get("registry_study")]),
         "death": jnp.concatenate([zero, get("os_study"), get("os_study_unseen")]),
+        "entry": jnp.concatenate([zero, get("entry_selection_study")]),
         "progression": jnp.concatenate([zero, get("pfs_study")]),
         "registry": jnp.concatenate([zero, get("registry_study")]),
         "response": jnp.concatenate([zero, get("response_study")]),
@@ -93,12 +94,43 @@ def total_hazards(
     return by_definition[arms.definition[:, None], arms.cell] * level[..., None]
 
 
-def member_death(arms: Arms, cells: CellHazards, effects: Mapping[str, Array], treated: bool = False) -> Array:
+def death_effect(
+    effects: Mapping[str, Array], values: Mapping[str, Array], study: Array, trial: Array, entry: Array, t: Array
+) -> Float[Array, "arm time"]:
+    """Study effect on the log hazard of death: its level, less the selection at entry, which fades.
+
+    Trials take patients who are expected to live some months, so deaths are rarer at first than the state of the disease
+    says: ``b_s - (trial psi + psi_s) exp(-t / tau_psi)``.
+
+    Parameters
+    ----------
+    effects, values
+        Study effects (:func:`effect_vectors`) and parameters.
+    study, entry
+        Indices into the effects on the level and on the selection.
+    trial
+        1 for trials, 0 for cohorts and registries.
+    t
+        Years from entry.
+    """
+    selection = trial * values["entry_selection"] + effects["entry"][entry]
+    fading = jnp.exp(-t / values["entry_selection_time"])
+    return effects["death"][study][..., None] - selection[..., None] * fading
+
+
+def member_death(
+    arms: Arms,
+    cells: CellHazards,
+    values: Mapping[str, Array],
+    effects: Mapping[str, Array],
+    t: Array,
+    treated: bool = False,
+) -> Array:
     """Death hazard of arm members after study effects [arm, member, time]."""
-    log_effect = effects["death"][arms.death_effect]
+    log_effect = death_effect(effects, values, arms.death_effect, arms.trial, arms.entry_effect, t)
     if treated:
-        log_effect = log_effect + effects["contrast"][arms.contrast]
-    return cells.death[arms.cell] * jnp.exp(log_effect)[:, None, None]
+        log_effect = log_effect + effects["contrast"][arms.contrast][:, None]
+    return cells.death[arms.cell] * jnp.exp(log_effect)[:, None, :]
 
 
 def of_real_members(f: Callable[..., Any], arms: Arms, *x: Float[Array, "arm member ..."]) -> Any:
@@ -120,7 +152,7 @@ def sre_curves(arms: Arms, cells: CellHazards, values, effects, t: Array, shared
     ``shared``: whether the frailty of skeletal events multiplies death too (here and in :func:`death_curves`).
     """
     total = total_hazards(arms, cells, values, effects)[:, :, None]
-    death = member_death(arms, cells, effects)
+    death = member_death(arms, cells, values, effects, t)
     obs = of_real_members(lambda h, d: observable(h, d, values["frailty"], t, shared), arms, total, death)
     hazard, at_risk = jax.vmap(mixed_hazard)(obs, arms.weight)
     return Curves(hazard[:, 0], at_risk, obs.hazard[:, :, 0], obs.at_risk, stay(arms, values, effects, t))
@@ -128,7 +160,7 @@ def sre_curves(arms: Arms, cells: CellHazards, values, effects, t: Array, shared
 
 def death_curves(arms: Arms, cells: CellHazards, values, effects, t: Array, shared: bool = False) -> Curves:
     """Overall survival; under shared frailty the observable hazard is ``h_D / (1 + theta H_D)``."""
-    death = member_death(arms, cells, effects, treated=True)
+    death = member_death(arms, cells, values, effects, t, treated=True)
     living = of_real_members(lambda d: alive(d, values["frailty"], t, shared), arms, death)
     if shared:
         death = death / (1.0 + values["frailty"] * cumulative(death, t))
@@ -146,7 +178,7 @@ def _outgrown(growth: Float[Array, "member time"], values, t: Array) -> Float[Ar
 def _progression(growth: Array, arms: Arms, cells: CellHazards, values, effects, t: Array) -> tuple[Array, Array]:
     level = jnp.exp(effects["progression"][arms.progression_effect] + effects["contrast"][arms.contrast])
     hazard = of_real_members(lambda y: _outgrown(y, values, t), arms, growth[arms.cell])
-    return hazard * level[:, None, None], member_death(arms, cells, effects)
+    return hazard * level[:, None, None], member_death(arms, cells, values, effects, t)
 
 
 def systemic_progression(arms: Arms, cells: CellHazards, values, effects, t: Array) -> tuple[Array, Array]:

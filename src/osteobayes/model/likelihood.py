@@ -78,7 +78,12 @@ class Context:
         """Hazards by component and of death of some SRE arms, their weights and stay."""
         a = self.arms("SRE").at(arms)
         hazard = component_hazards(a, self.cells, self.values, self.effects)
-        return hazard, member_death(a, self.cells, self.effects), a.weight, self.curves["SRE"].stay[arms]
+        return (
+            hazard,
+            member_death(a, self.cells, self.values, self.effects, self.t),
+            a.weight,
+            self.curves["SRE"].stay[arms],
+        )
 
     def members(self, rows: Array, x: Float[Array, "cell time"]) -> tuple[Array, Array]:
         """A cell quantity of the members of some OS arms [row, member, time], and the members' weights [row, member]."""

@@ -64,9 +64,10 @@ class TrialSimulator:
                 if not a.cell.shape[0]:
                     continue
                 if kind == "SRE":
-                    event, death = component_hazards(a, cells, values, c.effects), member_death(a, cells, c.effects)
+                    event = component_hazards(a, cells, values, c.effects)
+                    death = member_death(a, cells, values, c.effects, c.t)
                 elif kind == "OS":
-                    death = member_death(a, cells, c.effects, treated=True)
+                    death = member_death(a, cells, values, c.effects, c.t, treated=True)
                     event = jnp.zeros_like(death)[:, :, None]
                 else:
                     event, death = EVENTS[kind](a, cells, values, c.effects, c.t)

@@ -166,6 +166,8 @@ FactUnit = Literal[
 Detection = Literal["survey", "clinical", "symptomatic"]
 Death = Literal["competing", "event", "censored"]
 Design = Literal["randomised", "single_arm", "cohort", "registry", "preclinical"]
+TRIALS: tuple[Design, ...] = ("randomised", "single_arm")
+"""Designs that choose their patients at entry, among those expected to live some months."""
 Law = Literal["fixed", "staggered"]
 Pretreatment = Literal["none", "bisphosphonate_12_months"]
 TimeUnit = Literal["month", "day", "week", "year"]
