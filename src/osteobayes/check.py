@@ -435,15 +435,21 @@ def headline(run: Run, predictions: Sequence[Prediction]) -> dict[str, dict[str,
     return out
 
 
-def complete(run: Run, predictions: Sequence[Prediction]) -> dict[str, Any]:
+def solver_beside(run: Run) -> dict[str, Any]:
+    """:func:`solver_check` as the diagnostics have it: half of its time is compiling, on one core."""
+    return solver_check(run, SOLVER_DRAWS, "runge_kutta")
+
+
+def complete(run: Run, predictions: Sequence[Prediction], solver: dict[str, Any] | None = None) -> dict[str, Any]:
     """Add to ``diagnostics.json`` what needs predictions and a second solve: ``headline`` and ``solver``.
 
-    The solver is compared with itself at steps of half a day on :data:`SOLVER_DRAWS` draws. A run whose headline predictions have
+    The solver is compared with itself at steps of half a day on :data:`SOLVER_DRAWS` draws (:func:`solver_beside`; ``solver``: what
+    that found, if it ran already). A run whose headline predictions have
     fewer than 200 effective draws, or whose importance ratios have Pareto k above 0.7, may not be used, and its sentence says so.
     """
     found = dict(run.diagnostics)
     found["headline"] = headline(run, predictions)
-    found["solver"] = solver_check(run, SOLVER_DRAWS, "runge_kutta")
+    found["solver"] = solver or solver_beside(run)
     problems = []
     short = {k: h["ess_bulk"] for k, h in found["headline"].items() if not h["ess_bulk"] >= ESS_LIMIT}
     if short:

@@ -128,12 +128,17 @@ def _number(x: float, form: str) -> str:
 
 def _finish(run: Any, cancers: list[str] | None, as_json: bool) -> int:
     """Diagnostics in a sentence, the table, the folder, the overview picture."""
-    from osteobayes.check import complete
+    from concurrent.futures import ThreadPoolExecutor
+
+    from osteobayes.check import complete, solver_beside
     from osteobayes.report import overview, report
 
-    predictions = _predictions(run, cancers, as_json)
-    if run.settings.chains * run.settings.sampling >= JUDGED:
-        complete(run, predictions)
+    judged = run.settings.chains * run.settings.sampling >= JUDGED
+    with ThreadPoolExecutor(1) as pool:
+        solver = pool.submit(solver_beside, run) if judged else None
+        predictions = _predictions(run, cancers, as_json)
+        if solver is not None:
+            complete(run, predictions, solver.result())
     _say(run.diagnostics["sentence"], as_json)
     if not run.diagnostics["usable"]:
         _say(f"More draws may mend it: osteobayes resume {run.path} --draws {2 * run.settings.sampling}", as_json)

@@ -156,13 +156,23 @@ class Sampler:
             (_, log_det), pull = jax.vjp(geometry.values, x)
             return log_det, pull((gradient, -jnp.ones(())))[0]
 
+        def jacobian(w: Array, arrays: Arrays) -> Array:
+            def column(direction: Array) -> Array:
+                return jax.jvp(lambda v: geometry.forward(v, arrays)[0], (w,), (direction,))[1]
+
+            return some(column, jnp.eye(len(w))).T
+
+        def some(f: Callable[..., Any], x: Any) -> Any:
+            """``f`` of many points, few at once: each has matrices of all study effects."""
+            return jax.lax.map(f, x, batch_size=AT_ONCE)
+
         self._kernel.update(
             init=init,
             block=jit(run_block),
             gradients=jit(gradients),
-            unconstrained=jit(jax.vmap(unconstrained, in_axes=(0, None))),
-            back=jit(jax.vmap(back, in_axes=(0, 0, None))),
-            jacobian=jit(lambda w, arrays: jax.jacfwd(lambda v: geometry.forward(v, arrays)[0])(w)),
+            unconstrained=jit(lambda w, arrays: some(lambda x: unconstrained(x, arrays), w)),
+            back=jit(lambda w, gradient, arrays: some(lambda x: back(x[0], x[1], arrays), (w, gradient))),
+            jacobian=jit(jacobian),
             values=jit(jax.vmap(geometry.values)),
             back_x=jit(jax.vmap(back_x)),
             coordinates=jit(geometry.coordinates),

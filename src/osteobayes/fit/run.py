@@ -38,7 +38,7 @@ from osteobayes.precision import cpu_tag, require_float64
 from osteobayes.priors import PriorSet, therapies_of
 from osteobayes.solve import METHODS
 
-FORMAT = 3
+FORMAT = 4
 """Of the blocks of a run: phases of the warm-up, coordinates, states."""
 WARM_UP = (0, 1, 2, 3)
 """Phases of the warm-up, as blocks record them."""
@@ -46,7 +46,7 @@ SAMPLING = 4
 """Phase whose draws are kept."""
 WARM_UP_SHARE = 2.0 / 3.0
 """Length of trajectories in the warm-up, as a share of those while sampling."""
-POINTS = 8
+POINTS = 4
 """Draws at which warm-up measures the curvature of the density, at most."""
 DRAWS_A_POINT = 14
 """Draws for each of them."""
@@ -650,9 +650,17 @@ def _begin(
     if phase == WARM_UP[1]:
         _savez(run.path / LEARNED, _learn(sampler, data, late, settings))
     coordinates, curvature = run.coordinates(phase), _load(run.path / LEARNED)["curvature"]
-    moved = np.stack([sampler.moved(z, coordinates) for z in late.reshape(-1, late.shape[-1])])
+    nothing = np.zeros((len(late), 0, late.shape[-1]))
+    known = run._memory.get("moved", (nothing, nothing))  # of the phases before, whose coordinates are the same
+    new = late[:, known[0].shape[1] :]
+    moved = np.stack([sampler.moved(z, coordinates) for z in new.reshape(-1, late.shape[-1])])
     gradients = sampler.moved_values_and_grads(moved, data | {"geometry": coordinates}, _workers(settings))[1]
-    return coordinates, moved.reshape(late.shape)[:, -1], refreshed_metric(moved, gradients, curvature)
+    both = tuple(
+        np.concatenate([k, x.reshape(new.shape)], axis=1) for k, x in zip(known, (moved, gradients), strict=True)
+    )
+    run._memory["moved"] = both
+    w, slopes = (x.reshape(-1, late.shape[-1]) for x in both)
+    return coordinates, both[0][:, -1], refreshed_metric(w, slopes, curvature)
 
 
 def next_step(run: Run, phase: int, target: float) -> float:

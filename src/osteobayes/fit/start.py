@@ -11,6 +11,8 @@ from osteobayes.errors import RunError
 
 HELD_VARIANCE = 0.25
 """Metric of coordinates that the search holds (log standard deviations)."""
+BEHIND = 20.0
+"""An optimum so much (in nats) below the best has no mass; after a third of its iterations a start so much behind is given up."""
 SAME_MODE = 2.0
 """Optima whose root-mean-square Mahalanobis distance is below this are one mode."""
 
@@ -109,9 +111,16 @@ def search(
     RunError
         If no start reached a finite density.
     """
+    first = max(iterations // 3, 1)
     with ThreadPoolExecutor(workers) as pool:
-        ends = list(pool.map(lambda z: minimise(potential, z, free, iterations), starts))
-    ends = sorted((e for e in ends if np.isfinite(e[1])), key=lambda e: e[1])
+
+        def descend(starts: list[np.ndarray], iterations: int) -> list[tuple[np.ndarray, float]]:
+            ends = pool.map(lambda z: minimise(potential, z, free, iterations), starts)
+            return sorted((e for e in ends if np.isfinite(e[1])), key=lambda e: e[1])
+
+        begun = descend(starts, first)
+        near = [e for e in begun if e[1] < begun[0][1] + BEHIND]
+        ends = sorted(descend([z for z, _ in near], iterations - first) + begun[len(near) :], key=lambda e: e[1])
     if not ends:
         raise RunError(
             "no start of the optimisation reached a finite density; look at the prior predictive (a prior far from the data?)"
@@ -119,8 +128,8 @@ def search(
     progress(f"{len(starts)} starts ended at log density {', '.join(f'{-f:.1f}' for _, f in ends)}")
     optima: list[Optimum] = []
     for z, f in ends:
-        if -f < -ends[0][1] - 20.0:
-            continue  # over e^20 less dense than the best: no mass
+        if f > ends[0][1] + BEHIND:
+            continue
         for i, known in enumerate(optima):
             d = z - known.z
             if np.sqrt(d @ np.linalg.solve(known.covariance, d) / free.sum()) < SAME_MODE:
