@@ -45,7 +45,7 @@ WARM_UP = (0, 1, 2, 3)
 SAMPLING = 4
 """Phase whose draws are kept."""
 WARM_UP_SHARE = 2.0 / 3.0
-"""Length of trajectories in the warm-up, as a share of those while sampling."""
+"""Length of trajectories in the warm-up but its last phase, as a share of those while sampling."""
 POINTS = 4
 """Draws at which warm-up measures the curvature of the density, at most."""
 DRAWS_A_POINT = 14
@@ -67,7 +67,8 @@ class Settings:
     ``tune`` has four phases of a quarter: the first moves in the coordinates of the Laplace approximation at the best mode; the
     second in coordinates, and with a metric, made from the draws of the first; the third and the last (and sampling) with a
     metric from all draws before them. The step size is one of all chains, set anew before every block from how much the
-    blocks before it accepted; trajectories are shorter than while sampling.
+    blocks before it accepted; trajectories are shorter than while sampling,
+    but in the last phase, which sets the step for it.
     """
 
     chains: int = 4
@@ -623,7 +624,7 @@ def sample(
         if phase != SAMPLING or enters:
             step = next_step(run, phase, settings.target)
             states = [with_step(s, step) for s in states]
-        results = chains(states, coordinates, settings.trajectory * (1.0 if phase == SAMPLING else WARM_UP_SHARE))
+        results = chains(states, coordinates, settings.trajectory * (1.0 if phase >= WARM_UP[-1] else WARM_UP_SHARE))
         states = [r[0] for r in results]
         stats = {k: np.stack([r[2][k] for r in results]) for k in results[0][2]}
         arrays = {"draws": np.stack([r[1] for r in results]), "phase": np.array(phase)}
