@@ -371,3 +371,14 @@ def test_patterns_of_a_run(finished):
         assert r.posterior_low <= r.posterior <= r.posterior_high
         assert r.new_predicted_high / r.new_predicted_low > 1.0
     assert len(found.fitted) == len(found.fitted["new_inside"]) and found.sentences
+
+
+def test_memory_now_is_no_more_than_the_peak():
+    import resource
+
+    from osteobayes.fit.workers import peak_gib, resident_gib
+
+    held = np.ones(2**25)  # a quarter of a GiB, touched
+    with_it = resident_gib()
+    del held
+    assert 0.25 < with_it <= peak_gib(resource.RUSAGE_SELF) * 1.001

@@ -30,7 +30,7 @@ from osteobayes.evidence import Evidence
 from osteobayes.fit import start
 from osteobayes.fit.geometry import Arrays
 from osteobayes.fit.hmc import FIRST_STEP, Sampler, state_arrays, state_from, step_for, with_step
-from osteobayes.fit.workers import PROGRAMS, Chains, cores, in_processes, in_threads, peak_gib
+from osteobayes.fit.workers import PROGRAMS, Chains, cores, in_processes, in_threads, peak_gib, resident_gib
 from osteobayes.model import Data, Model
 from osteobayes.model.transform import constrain, unconstrain
 from osteobayes.paths import shipped
@@ -437,10 +437,13 @@ def _continue(run: Run, report: Report, advance: Callable[[int, int, str], None]
         timings["compile_s"] = timings.get("compile_s", 0.0) + time.time() - begun
         tick = time.time()
         find_start(run, sampler, data, settings, report)
+        searching = peak_gib(resource.RUSAGE_SELF)
         timings["search_s"] = timings.get("search_s", 0.0) + time.time() - tick
         tick = time.time()
         sample(run, sampler, chains, data, settings, advance)
-    timings["sampling_gib"] = together_gib(sum(peaks.values()))
+    # the search ran beside the process that compiles, the largest that has ended; sampling beside the workers
+    beside_search, beside_sampling = peak_gib(resource.RUSAGE_CHILDREN), sum(peaks.values())
+    timings["sampling_gib"] = max(searching + beside_search, resident_gib() + beside_sampling)
     timings["sampling_s"] = timings.get("sampling_s", 0.0) + time.time() - tick
     timings["wall_s"] = timings.get("wall_s", 0.0) + time.time() - begun
     report("summarising the draws")
@@ -675,11 +678,6 @@ def next_step(run: Run, phase: int, target: float) -> float:
         found.setdefault(int(block["phase"]), []).append(float(np.log(said)))
     latest = found.get(phase) or found.get(phase - 1)
     return float(np.exp(np.mean(latest))) if latest else FIRST_STEP
-
-
-def together_gib(workers: float) -> float:
-    """Peak memory so far of this process and of what ran beside it: all its workers, or before them the one that compiled."""
-    return peak_gib(resource.RUSAGE_SELF) + max(peak_gib(resource.RUSAGE_CHILDREN), workers)
 
 
 def draws_of(run: Run) -> tuple[np.ndarray, dict[str, np.ndarray]]:
