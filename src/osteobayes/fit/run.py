@@ -46,7 +46,7 @@ SAMPLING = 4
 """Phase whose draws are kept."""
 WARM_UP_SHARE = 2.0 / 3.0
 """Length of trajectories in the warm-up but its last phase, as a share of those while sampling."""
-POINTS = 4
+POINTS = 8
 """Draws at which warm-up measures the curvature of the density, at most."""
 DRAWS_A_POINT = 14
 """Draws for each of them."""
