@@ -288,6 +288,29 @@ def test_search_finds_both_modes_of_a_mixture_and_their_weights():
     assert mode_of_chain(optima, 4).tolist() == [0, 1, 0, 1]
 
 
+def test_an_optimum_at_the_edge_of_what_can_be_solved_is_left_out_and_said():
+    """A well whose bottom is the last finite place: right of zero nothing can be solved."""
+
+    def cliff(z):
+        beyond = z[:, 0] > 0.0
+        value = 0.5 * ((z - 3.0) ** 2).sum(axis=1)
+        return np.where(beyond, np.nan, value), np.where(beyond[:, None], np.nan, z - 3.0)
+
+    def both(z):
+        value, slope = cliff(z)
+        whole, other = 4.0 + 0.5 * ((z + 20.0) ** 2).sum(axis=1), z + 20.0
+        left = z[:, 0] < -10.0
+        return np.where(left, whole, value), np.where(left[:, None], other, slope)
+
+    said: list[str] = []
+    edge, inside = np.array([0.0, 2.0]), np.array([-21.0, -19.0])
+    optima = search(both, [edge, inside], np.ones(2, bool), workers=1, progress=said.append)
+    assert [o.z for o in optima] == [pytest.approx([-20.0, -20.0])]
+    assert any("left out: the gradient beside an optimum is not finite" in text for text in said)
+    with pytest.raises(RunError, match="cannot be solved beside any"):
+        search(both, [edge], np.ones(2, bool), workers=1)
+
+
 INVENTED = """\
   - name: invented {flux}
     class: invented_{flux}

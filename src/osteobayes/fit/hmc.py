@@ -33,6 +33,8 @@ from osteobayes.model import Data, Model
 from osteobayes.model.emit import numpyro_model
 from osteobayes.precision import jit
 
+PROGRAMS = ("gradients", "block")
+"""What is compiled, in the order in which a run needs it."""
 STATS = ("diverging", "n_steps", "acceptance_rate", "energy", "lp", "step_size")
 """Sampler diagnostics kept for every draw."""
 
@@ -90,7 +92,7 @@ class Sampler:
     block: int = 25
     method: str = "trapezoid"
     potential: Callable[[dict[str, Array], Data], Array] | None = None
-    _kernel: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    _kernel: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         emitted = numpyro_model(self.model, method=self.method)
@@ -278,22 +280,37 @@ class Sampler:
         state, z, stats = jax.block_until_ready(self._compiled("block")(state, data, jnp.asarray(float(longest))))
         return state, np.asarray(z), {k: np.asarray(v) for k, v in stats.items()}
 
-    def compile(self, data: Data, names: Sequence[str] = ("gradients", "block")) -> None:
-        """Compile side by side; trace one after the other (NumPyro's handlers are not thread-safe)."""
+    def lower(self, data: Data, names: Sequence[str] = PROGRAMS) -> None:
+        """Trace programs for :meth:`compile`, a fifth of the work; in one thread (NumPyro's handlers are not thread-safe)."""
         state = jax.eval_shape(lambda: self.plain_state())
         arguments = {
             "gradients": (jnp.zeros((AT_ONCE, self.geometry.size)), 1, data),
             "block": (state, data | {"geometry": self.geometry.empty()}, jax.ShapeDtypeStruct((), float)),
         }
-        with ThreadPoolExecutor(2) as pool:
+        for name in names:
+            self._kernel["lowered", name] = self._kernel[name].lower(*arguments[name])
+
+    def compile(
+        self,
+        data: Data,
+        names: Sequence[str] = PROGRAMS,
+        at_once: int = 2,
+        ready: Callable[[str], None] = lambda name: None,
+    ) -> None:
+        """Compile so many programs side by side, each while the next is traced; ``ready`` is called with the name of each in turn."""
+        with ThreadPoolExecutor(at_once) as pool:
             compiled = {}
             for name in names:
-                compiled[name] = pool.submit(self._kernel[name].lower(*arguments[name]).compile)
-        self._kernel["compiled"] = {n: c.result() for n, c in compiled.items()}
+                if ("lowered", name) not in self._kernel:
+                    self.lower(data, (name,))
+                compiled[name] = pool.submit(self._kernel.pop(("lowered", name)).compile)
+            for name, program in compiled.items():
+                self._kernel["compiled", name] = program.result()
+                ready(name)
 
     def _compiled(self, name: str):
         """Compiled function, or the jitted one if :meth:`compile` has not run."""
-        return self._kernel.get("compiled", self._kernel)[name]
+        return self._kernel.get(("compiled", name), self._kernel[name])
 
     def _plain_state(self, w: np.ndarray, metric: np.ndarray | None, data: Data, key: Array | None) -> HMCState:
         state = self._kernel["init"](

@@ -29,8 +29,8 @@ from osteobayes.errors import RunError
 from osteobayes.evidence import Evidence
 from osteobayes.fit import start
 from osteobayes.fit.geometry import Arrays
-from osteobayes.fit.hmc import FIRST_STEP, Sampler, state_arrays, state_from, step_for, with_step
-from osteobayes.fit.workers import PROGRAMS, Chains, cores, in_processes, in_threads, peak_gib, resident_gib
+from osteobayes.fit.hmc import FIRST_STEP, PROGRAMS, Sampler, state_arrays, state_from, step_for, with_step
+from osteobayes.fit.workers import Chains, cores, in_processes, in_threads, peak_gib, resident_gib
 from osteobayes.model import Data, Model
 from osteobayes.model.transform import constrain, unconstrain
 from osteobayes.paths import shipped
@@ -427,12 +427,14 @@ def _continue(run: Run, report: Report, advance: Callable[[int, int, str], None]
             chains = stack.enter_context(in_processes(run.path, processes, prior_only, gradients, peaks))
         prior_only.set_result(_prior_only(run))
         data, sampler = model.sampling_data, settings.sampler(model)
+        programs = PROGRAMS if processes == 1 else PROGRAMS[:1]
+        sampler.lower(data, programs)
         if processes == 1:
             chains = stack.enter_context(in_threads(sampler, data, _workers(settings)))
         else:
             gradients.result()
         report(f"{sum(int(np.prod(s.shape)) for s in model.sampled.values())} sampled scalars")
-        sampler.compile(data, PROGRAMS if processes == 1 else PROGRAMS[:1])
+        sampler.compile(data, programs)
         timings = dict(run.manifest["timings"])
         timings["compile_s"] = timings.get("compile_s", 0.0) + time.time() - begun
         tick = time.time()

@@ -84,8 +84,15 @@ def laplace(potential: ValueAndGrad, z: np.ndarray, free: np.ndarray, workers: i
     """Covariance at an optimum over the free coordinates and its log determinant; held ones get :data:`HELD_VARIANCE`.
 
     Curvatures below 0.1 (flat or saddle directions) are raised to it.
+
+    Raises
+    ------
+    RunError
+        If the gradient beside the optimum is not finite.
     """
     H = hessian(potential, z, free, workers)
+    if not np.isfinite(H).all():
+        raise RunError("the gradient beside an optimum is not finite: the model cannot be solved there")
     values, vectors = np.linalg.eigh(H)
     values = np.maximum(values, 0.1)
     covariance = np.diag(np.where(free, 0.0, HELD_VARIANCE))
@@ -109,7 +116,7 @@ def search(
     Raises
     ------
     RunError
-        If no start reached a finite density.
+        If no start reached a finite density, or none ended where the gradient beside it is finite.
     """
     first = max(iterations // 3, 1)
     with ThreadPoolExecutor(workers) as pool:
@@ -136,8 +143,14 @@ def search(
                 optima[i] = Optimum(known.z, known.log_density, known.covariance, known.log_weight, known.found + 1)
                 break
         else:
-            covariance, log_det = laplace(potential, z, free, workers)
+            try:
+                covariance, log_det = laplace(potential, z, free, workers)
+            except RunError as error:
+                progress(f"the optimum at log density {-f:.1f} is left out: {error}")
+                continue
             optima.append(Optimum(z, -f, covariance, -f + 0.5 * log_det + 0.5 * free.sum() * np.log(2 * np.pi), 1))
+    if not optima:
+        raise RunError("no optimum can be started from: the model cannot be solved beside any; try another seed")
     return sorted(optima, key=lambda o: -o.log_weight)
 
 

@@ -25,11 +25,8 @@ from numpyro.infer.hmc import HMCState
 
 from osteobayes.errors import RunError
 from osteobayes.fit.geometry import Arrays
-from osteobayes.fit.hmc import Block, Sampler, state_arrays, state_from
+from osteobayes.fit.hmc import PROGRAMS, Block, Sampler, state_arrays, state_from
 from osteobayes.model import Data
-
-PROGRAMS = ("gradients", "block")
-"""What is compiled, in the order in which a run needs it."""
 
 
 class Chains(Protocol):
@@ -240,9 +237,8 @@ def serve(run_folder: Path, worker: int) -> None:
     model.__dict__["prior_only"] = tuple(str(n) for n in asked["prior_only"])
     sampler = run.settings.sampler(model)
     data = model.sampling_data
-    for name in asked["names"]:
-        sampler.compile(data, (str(name),))
-        _send(pipe_out, {})
+    # one at a time: two would need twice the memory
+    sampler.compile(data, [str(n) for n in asked["names"]], at_once=1, ready=lambda name: _send(pipe_out, {}))
     like = jax.eval_shape(sampler.plain_state)
     while True:
         try:
