@@ -13,7 +13,17 @@ import pytest
 from osteobayes.cycle.fluxes import ACTIONS, FRACTIONS
 from osteobayes.errors import OsteobayesError, RunError
 from osteobayes.fit import Run, Settings, calibrate, resume
-from osteobayes.fit.hmc import FIRST_STEP, MOST_CHANGE, MOST_STEPS, SHORTEST, state_from, step_for, steps_at
+from osteobayes.fit.hmc import (
+    FIRST_STEP,
+    LONG,
+    MOST_CHANGE,
+    MOST_STEPS,
+    SHARE_SHORT,
+    SHORT,
+    state_from,
+    step_for,
+    steps_at,
+)
 from osteobayes.fit.run import SAMPLING, WARM_UP, refreshed_metric
 from osteobayes.fit.start import mode_of_chain, search, weights
 from osteobayes.fit.workers import in_processes, in_threads
@@ -169,7 +179,7 @@ def test_a_step_size_follows_from_what_was_accepted():
     assert step_for(0.9, 0.2, np.array(0.0)) == pytest.approx(0.2 / MOST_CHANGE)
 
 
-def test_trajectories_go_evenly_through_a_range_and_are_as_long_in_all_chains(finished):
+def test_trajectories_go_evenly_through_two_ranges_and_are_as_long_in_all_chains(finished):
     steps = np.concatenate([np.load(p)["stat_n_steps"] for p in finished.blocks], axis=1)
     sizes = np.concatenate([np.load(p)["stat_step_size"] for p in finished.blocks], axis=1)
     sampling = slice(-TINY["draws"], None)
@@ -178,8 +188,11 @@ def test_trajectories_go_evenly_through_a_range_and_are_as_long_in_all_chains(fi
     places = np.arange(last, last + TINY["draws"])  # counted from the last phase of warm-up
     expected = steps_at(places, sizes[0, sampling], TINY["trajectory"])
     np.testing.assert_array_equal(steps[0, sampling], expected)
-    many = np.asarray(steps_at(np.arange(1000), 0.01, 0.5)) / 50.0
-    assert abs(many.mean() - 0.55) < 0.01 and many.min() >= SHORTEST and many.max() <= 1.0
+    many = np.asarray(steps_at(np.arange(1000), 0.01, 0.6)) / 60.0
+    short = many <= SHORT[1]
+    assert abs(short.mean() - SHARE_SHORT) < 0.01
+    for part, (low, high) in ((many[short], SHORT), (many[~short], LONG)):
+        assert abs(part.mean() - 0.5 * (low + high)) < 0.01 and part.min() >= low - 0.01 and part.max() <= high
     assert steps_at(3, 1e-9, 4.0) == MOST_STEPS and steps_at(3, 1e9, 4.0) == 1
 
 

@@ -191,7 +191,7 @@ def calibrate(
         typer.Option(
             min=0.1, help="Length of the longest trajectory, in posterior SDs; longer where chains mix slowly."
         ),
-    ] = 4.5,
+    ] = 6.0,
     seed: Annotated[int, typer.Option()] = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder (created).")] = None,
     as_json: Json = False,

@@ -5,9 +5,11 @@ model's unconstrained space ``z`` (between the two stands the space ``x`` of tha
 
 Trajectories differ in length and end where they end. NUTS (Hoffman and Gelman 2014, JMLR 15:1593) stops where the posterior as a
 whole turns round and then takes a point of the trajectory at random, so that half of the gradients are spent on the way, and
-a direction twice as wide as the metric says moves little at each draw. Here lengths go evenly through a range (multiples of the
+a direction twice as wide as the metric says moves little at each draw. Here lengths go evenly through two ranges (multiples of the
 golden ratio, modulo 1), so that no direction comes back to where it was in all of them (Hoffman, Radul and Sountsov 2021, AISTATS
-130:3907, with a range that is given, not learned). They depend on nothing but the place in the chain: any fixed order of
+130:3907, with ranges that are given, not learned). Most are near a quarter of the period of a direction as wide as the metric says,
+after which it has forgotten both its place and its distance from the middle; after half a period it stands at the mirror image, so
+that its spread is learned slowly. Three in ten are long, for the directions that are wider. They depend on nothing but the place in the chain: any fixed order of
 lengths leaves the posterior as it is, and chains side by side have trajectories of equally many steps.
 
 Warm-up goes through the same compiled block as sampling, so no block after the first compiles. The step size stays the same in a
@@ -40,8 +42,10 @@ STATS = ("diverging", "n_steps", "acceptance_rate", "energy", "lp", "step_size")
 
 
 GOLDEN = 0.5 * (5.0**0.5 - 1.0)
-SHORTEST = 0.1
-"""Length of the shortest trajectory, as a share of the longest."""
+SHORT, LONG = (0.13, 0.37), (0.5, 1.0)
+"""Ranges of the lengths of trajectories, as shares of the longest (0.8 to 2.2 and 3 to 6 posterior standard deviations by default)."""
+SHARE_SHORT = 0.7
+"""Share of trajectories in the range of the short ones (``docs/design/step5.md``, "Lengths of trajectories")."""
 MOST_STEPS = 64
 """Steps of a trajectory at most, however short they are."""
 MOST_CHANGE = 3.0
@@ -61,8 +65,10 @@ Block = tuple[HMCState, np.ndarray, dict[str, np.ndarray]]
 
 def steps_at(place: Array, step_size: Array, longest: Array | float) -> Array:
     """Steps of the trajectory at a place in the chain."""
-    share = SHORTEST + (1.0 - SHORTEST) * (place * GOLDEN % 1.0)
-    return jnp.clip(jnp.round(share * longest / step_size), 1, MOST_STEPS)
+    share = place * GOLDEN % 1.0
+    short = SHORT[0] + (SHORT[1] - SHORT[0]) * share / SHARE_SHORT
+    long = LONG[0] + (LONG[1] - LONG[0]) * (share - SHARE_SHORT) / (1.0 - SHARE_SHORT)
+    return jnp.clip(jnp.round(jnp.where(share < SHARE_SHORT, short, long) * longest / step_size), 1, MOST_STEPS)
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ class Sampler:
 
     model: Model
     target: float = 0.88
-    trajectory: float = 4.5
+    trajectory: float = 6.0
     block: int = 25
     method: str = "trapezoid"
     potential: Callable[[dict[str, Array], Data], Array] | None = None
@@ -169,6 +175,7 @@ class Sampler:
             return jax.lax.map(f, x, batch_size=AT_ONCE)
 
         self._kernel.update(
+            plain={"density": density, "block": run_block},
             init=init,
             block=jit(run_block),
             gradients=jit(gradients),
@@ -185,6 +192,11 @@ class Sampler:
     def geometry(self) -> Geometry:
         """The sampler's coordinates."""
         return Geometry(self.model)
+
+    @property
+    def plain(self) -> dict[str, Callable[..., Any]]:
+        """Functions to be compiled with others: ``density`` of a flat unconstrained vector and data, and one ``block``."""
+        return self._kernel["plain"]
 
     @property
     def template(self) -> dict[str, Array]:

@@ -38,7 +38,7 @@ from osteobayes.precision import cpu_tag, require_float64
 from osteobayes.priors import PriorSet, therapies_of
 from osteobayes.solve import METHODS
 
-FORMAT = 4
+FORMAT = 5
 """Of the blocks of a run: phases of the warm-up, coordinates, states."""
 WARM_UP = (0, 1, 2, 3)
 """Phases of the warm-up, as blocks record them."""
@@ -89,7 +89,7 @@ class Settings:
     starts: int = 4
     search_iterations: int = 400
     target: float = 0.88
-    trajectory: float = 4.5
+    trajectory: float = 6.0
     """Length of the longest trajectory (:class:`osteobayes.fit.hmc.Sampler`)."""
     block: int = 25
     prior_draws: int = 1000
