@@ -136,6 +136,7 @@ def test_a_committed_dataset_is_found_again(number, tmp_path):
     """The truth is the same, and the intervals are within the noise of some 300 effective draws (0.3 of their width)."""
     found = json.loads(COMMITTED.read_text())
     study = recovery.Study(found["plan"])
+    study.compile()
     assert study.model.fingerprint() == found["fingerprint"], "designs or priors changed: repeat the study"
     again = study.fit(number, tmp_path)
     was = found["intervals"][str(number)]

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,10 @@ import numpy as np
 from osteobayes.errors import OsteobayesError, RunError
 from osteobayes.fit import Run, Settings
 from osteobayes.fit.diagnose import convergence
+from osteobayes.fit.hmc import Sampler
+from osteobayes.fit.lanes import Lanes
 from osteobayes.fit.run import build_model, draws_of, find_start, sample, write_atomically
-from osteobayes.fit.workers import cores, in_threads
+from osteobayes.fit.workers import Chains, cores, in_threads
 from osteobayes.model import Model
 from osteobayes.model.redraw import redrawn
 from osteobayes.model.transform import constrain
@@ -66,7 +68,6 @@ class Study:
         self.model, self.settings = _model(planned)
         self.data = self.model.sampling_data
         self.sampler = self.settings.sampler(self.model)
-        self.sampler.compile(self.data)
         model = self.model
 
         def drawn(key: Any, data: Any) -> tuple[Any, ...]:
@@ -106,26 +107,38 @@ class Study:
                 return {k: np.asarray(values[k]) for k in self.parameters}, data, t
         raise RunError(f"dataset {number}: none of {TRIES} prior draws has a finite likelihood at its own data")
 
+    def compile(self) -> None:
+        """Compile what :meth:`fit` runs."""
+        self.sampler.compile(self.data)
+
     def fit(self, number: int, folder: Path) -> dict[str, Any]:
         """Fit one dataset; its start and blocks are kept in ``folder`` until it is done, so that an interrupted fit goes on.
 
         As long as a scalar has fewer effective draws than :data:`ESS_GOAL`, half as many draws again are added, :data:`MOST` times
         those asked for at most.
         """
+        data = self.dataset(number)[1]
+        with in_threads(self.sampler, data, 1) as chains:
+            return self._fit(number, folder, self.sampler, chains)
+
+    def fit_side_by_side(self, numbers: Sequence[int], folder: Path, lanes: Lanes) -> list[dict[str, Any] | Exception]:
+        """The same for many datasets, with the programs over lanes for their data; an error of one is returned."""
+        return lanes.run([lambda s, n=n: self._fit(n, folder / f"{n:03d}", s, s.chains) for n in numbers])
+
+    def _fit(self, number: int, folder: Path, sampler: Sampler, chains: Chains) -> dict[str, Any]:
         begun = time.time()
         truth, data, redone = self.dataset(number)
         (folder / "blocks").mkdir(parents=True, exist_ok=True)
         run = Run(folder, {"model": self.model})
-        find_start(run, self.sampler, data, self.settings, lambda text: None)
+        find_start(run, sampler, data, self.settings, lambda text: None)
         settings = self.settings
-        with in_threads(self.sampler, data, 1) as chains:
-            while True:
-                sample(run, self.sampler, chains, data, settings, lambda done, total, text: None)
-                draws, stats = draws_of(run)
-                judged = convergence(draws)
-                if np.min(judged.bulk) >= ESS_GOAL or settings.draws >= MOST * self.settings.draws:
-                    break
-                settings = replace(settings, draws=settings.draws + self.settings.draws // 2)
+        while True:
+            sample(run, sampler, chains, data, settings, lambda done, total, text: None)
+            draws, stats = draws_of(run)
+            judged = convergence(draws)
+            if np.min(judged.bulk) >= ESS_GOAL or settings.draws >= MOST * self.settings.draws:
+                break
+            settings = replace(settings, draws=settings.draws + self.settings.draws // 2)
         flat = jnp.asarray(draws.reshape(-1, draws.shape[-1]))
         keys = jax.random.split(jax.random.key(number), len(flat))
         found = {k: np.asarray(v) for k, v in self._natural(flat, keys, data).items() if k in truth}
@@ -170,6 +183,7 @@ def work(folder: Path, part: int, parts: int) -> None:
     if not mine:
         return
     study = Study(planned)
+    study.compile()
     for i in mine:
         _write(_result(folder, i), study.fit(i, folder / f"{i:03d}"))
 

@@ -1,0 +1,219 @@
+"""Many fits of the same shapes side by side: one compiled program over lanes, shared by all devices.
+
+A lane is a point of the search for optima, or a chain. Every fit runs in a thread of its own, by the same code as alone
+(:mod:`osteobayes.fit.run`); where that asks for gradients or a block of draws it waits until all fits ask, and the lanes of all go
+through the program together (:class:`Lanes`). Lanes are shared by the devices, each of which loops over its own: a trajectory lasts as
+long as the longest of its device. What a lane gets depends on its own arguments alone, so a fit's draws do not depend on its
+company.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Condition
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+from numpyro.infer.hmc import HMCState
+
+from osteobayes.errors import RunError
+from osteobayes.fit.geometry import Arrays
+from osteobayes.fit.hmc import Block, Sampler
+from osteobayes.model import Data
+from osteobayes.precision import jit
+
+QUIET_S = 0.005
+"""A batch begins when every fit waits and no further request has come for so long: several threads of a fit may ask at once."""
+ORDER = ("gradients", "block")
+"""What is computed first when fits ask for different things: those that search for optima catch up with those that sample."""
+
+
+@dataclass(frozen=True)
+class _Request:
+    fit: int
+    program: str
+    arguments: Any
+    """Arrays with a leading axis of lanes."""
+    lanes: int
+    answer: Future
+
+
+class LaneSampler(Sampler):
+    """The sampler of one fit among others: its gradients and blocks are computed with those of the others."""
+
+    lanes: "Lanes"
+    fit: int
+    """Place of the fit's data among those of all."""
+
+    def __init__(self, sampler: Sampler, lanes: "Lanes", fit: int) -> None:
+        self.__dict__.update(sampler.__dict__, lanes=lanes, fit=fit)  # the small programs are shared
+
+    def values_and_grads(self, flat: np.ndarray, data: Data, workers: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """As of :class:`Sampler`; the data are those that the fit began with."""
+        flat = np.asarray(flat)
+        return self.lanes.ask(self.fit, "gradients", flat, len(flat))
+
+    def chains(self, states: Sequence[HMCState], coordinates: Arrays, longest: float) -> list[Block]:
+        """One block of every chain (:class:`osteobayes.fit.workers.Chains`)."""
+        n = len(states)
+        stacked = jax.tree.map(lambda *x: np.stack([np.asarray(v) for v in x]), *states)
+        geometry = {k: np.broadcast_to(np.asarray(v), (n, *v.shape)) for k, v in coordinates.items()}
+        arguments = (stacked, geometry, np.full(n, float(longest)))
+        state, z, stats = self.lanes.ask(self.fit, "block", arguments, n)
+        return [(jax.tree.map(lambda x, c=c: x[c], state), z[c], {k: v[c] for k, v in stats.items()}) for c in range(n)]
+
+
+class Lanes:
+    """Programs over lanes for fits whose data have the same shapes.
+
+    Parameters
+    ----------
+    sampler
+        The sampler of one fit.
+    data
+        Data of every fit (:attr:`osteobayes.model.Model.sampling_data`, or :func:`osteobayes.model.redraw.redrawn`): what is equal in all
+        is kept once.
+    width
+        Lanes of one call, rounded up to a multiple of the devices; more are computed in several calls.
+    devices
+        Default: all of the default backend.
+
+    Raises
+    ------
+    RunError
+        If the data of the fits differ in structure or shape.
+    """
+
+    def __init__(
+        self, sampler: Sampler, data: Sequence[Data], width: int, devices: Sequence[jax.Device] | None = None
+    ) -> None:
+        devices = list(devices or jax.devices())
+        self.sampler, self.width = sampler, -(-width // len(devices)) * len(devices)
+        flat = [jax.tree.flatten(d) for d in data]
+        treedef = flat[0][1]
+        shapes = [np.shape(x) for x in flat[0][0]]
+        for i, (leaves, structure) in enumerate(flat):
+            if structure != treedef or [np.shape(x) for x in leaves] != shapes:
+                raise RunError(f"fit {i} has data of another shape than fit 0: fits side by side need the same design")
+        columns = [
+            [np.asarray(leaf) for leaf in column] for column in zip(*(leaves for leaves, _ in flat), strict=True)
+        ]
+        own = [any(not np.array_equal(c[0], x, equal_nan=c[0].dtype.kind == "f") for x in c[1:]) for c in columns]
+        self._table = [np.stack(c) if mine else c[0] for c, mine in zip(columns, own, strict=True)]
+
+        def at(index: jax.Array, table: list[jax.Array]) -> Data:
+            return jax.tree.unflatten(treedef, [x[index] if mine else x for x, mine in zip(table, own, strict=True)])
+
+        def gradient(index: jax.Array, z: jax.Array, table: list[jax.Array]):
+            return jax.value_and_grad(sampler.plain["density"])(z, at(index, table))
+
+        def block(index: jax.Array, arguments: Any, table: list[jax.Array]):
+            state, geometry, longest = arguments
+            return sampler.plain["block"](state, at(index, table) | {"geometry": geometry}, longest)
+
+        lane, every = PartitionSpec("lane"), PartitionSpec()
+        self._mesh = Mesh(np.array(devices), ("lane",))
+        self._programs: dict[str, Callable] = {
+            name: jit(
+                jax.shard_map(
+                    jax.vmap(f, in_axes=(0, 0, None)),
+                    mesh=self._mesh,
+                    in_specs=(lane, lane, every),
+                    out_specs=lane,
+                    check_vma=False,
+                )
+            )
+            for name, f in (("gradients", gradient), ("block", block))
+        }
+        self._table = jax.device_put(self._table, jax.sharding.NamedSharding(self._mesh, every))
+        self._changed = Condition()
+        self._pending: list[_Request] = []
+        self._active: set[int] = set()
+        self.calls: list[tuple[str, int, int]] = []
+        """What was computed: program, lanes asked for, lanes of the call."""
+
+    def compile(self) -> None:
+        """Compile the programs, side by side."""
+        n, index = self.sampler.geometry.size, jnp.zeros(self.width, dtype=int)
+
+        def lanes(x: Any) -> Any:
+            return jax.tree.map(lambda v: jax.ShapeDtypeStruct((self.width, *v.shape), v.dtype), x)
+
+        state = jax.eval_shape(self.sampler.plain_state)
+        like = {"gradients": jnp.zeros(n), "block": (state, self.sampler.geometry.empty(), jnp.zeros(()))}
+        lowered = {name: self._programs[name].lower(index, lanes(x), self._table) for name, x in like.items()}
+        with ThreadPoolExecutor(len(lowered)) as pool:
+            compiled = {name: pool.submit(x.compile) for name, x in lowered.items()}
+        self._programs |= {name: x.result() for name, x in compiled.items()}
+
+    def run[R](self, work: Sequence[Callable[[LaneSampler], R]]) -> list[R | Exception]:
+        """Fits side by side: each function gets the sampler of its fit; an error of one stops no other and is returned."""
+        self._active = set(range(len(work)))
+        host = jax.devices("cpu")[0]
+
+        def fit(i: int) -> R | Exception:
+            try:
+                with jax.default_device(host):  # what is not in lanes is small
+                    return work[i](LaneSampler(self.sampler, self, i))
+            except Exception as error:
+                return error
+            finally:
+                with self._changed:
+                    self._active.discard(i)
+                    self._changed.notify()
+
+        with ThreadPoolExecutor(len(work)) as pool:
+            futures = [pool.submit(fit, i) for i in range(len(work))]
+            self._serve()
+            return [f.result() for f in futures]
+
+    def ask(self, fit: int, program: str, arguments: Any, lanes: int) -> Any:
+        """Outputs of a program for lanes of a fit, once all fits ask."""
+        request = _Request(fit, program, arguments, lanes, Future())
+        with self._changed:
+            self._pending.append(request)
+            self._changed.notify()
+        return request.answer.result()
+
+    def _serve(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._active <= {r.fit for r in self._pending})
+                if not self._active and not self._pending:
+                    return
+                count = -1
+                while count != len(self._pending):
+                    count = len(self._pending)
+                    self._changed.wait_for(lambda n=count: len(self._pending) != n, QUIET_S)
+                program = next(p for p in ORDER if any(r.program == p for r in self._pending))
+                chosen = [r for r in self._pending if r.program == program]
+                self._pending = [r for r in self._pending if r.program != program]
+            try:
+                answers = self._compute(program, chosen)
+            except Exception as error:
+                for r in chosen:
+                    r.answer.set_exception(error)
+            else:
+                for r, answer in zip(chosen, answers, strict=True):
+                    r.answer.set_result(answer)
+
+    def _compute(self, program: str, requests: Sequence[_Request]) -> list[Any]:
+        index = np.concatenate([np.full(r.lanes, r.fit) for r in requests])
+        arguments = jax.tree.map(lambda *x: np.concatenate(x), *(r.arguments for r in requests))
+        parts = []
+        for begin in range(0, len(index), self.width):
+            # the last call repeats its last lane: no lane lasts longer for it
+            chosen = np.minimum(np.arange(begin, begin + self.width), len(index) - 1)
+            some = jax.tree.map(lambda x, at=chosen: x[at], arguments)
+            found = self._programs[program](jnp.asarray(index[chosen]), some, self._table)
+            kept = min(self.width, len(index) - begin)
+            parts.append(jax.tree.map(lambda x, n=kept: np.asarray(x)[:n], found))
+            self.calls.append((program, kept, self.width))
+        whole = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+        ends = np.cumsum([r.lanes for r in requests])
+        return [
+            jax.tree.map(lambda x, a=end - r.lanes, b=end: x[a:b], whole) for r, end in zip(requests, ends, strict=True)
+        ]
