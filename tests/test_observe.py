@@ -183,6 +183,17 @@ def test_mixture_crude_is_the_weighted_sum():
     np.testing.assert_allclose((lam * y * stay) @ Q, crude.first_event(obs, w, stay, Q), rtol=1e-12)
 
 
+@given(st.integers(1, 2000), st.floats(0, 1), st.floats(-14, 100))
+@settings(max_examples=200, deadline=None)
+def test_no_probability_makes_a_count_likelier_than_certain(n, share, power):
+    """A quadrature of a hazard that it cannot resolve returns p > 1, and that is no reward."""
+    events = float(round(share * n))
+    value, slope = jax.value_and_grad(lambda p: crude.log_lik(events, float(n), p))(10.0**power)
+    assert float(value) <= 1e-6 and finite((value, slope))
+    if power > 0:
+        assert float(value) <= float(crude.log_lik(events, float(n), 1.0)) + 1e-9 and float(slope) <= 0.0
+
+
 def test_binomial_with_constants():
     assert float(crude.log_lik(7.0, 20.0, 0.3)) == pytest.approx(stats.binom.logpmf(7, 20, 0.3), rel=1e-10)
     assert float(crude.log_lik(0.0, 20.0, 0.0)) == pytest.approx(0.0, abs=1e-9)

@@ -16,9 +16,10 @@ def binomial_log_lik(events, n, probability):
 
     1e-12 is added to the probability. Where 1 - p is below 1e-6 (a quadrature of a stiff hazard may even return p >
     1) it goes on as ``1e-12/(2e-6 - (1 - p))``, which is positive and differentiable: the gradient never vanishes nor
-    diverges.
+    diverges. Events are no likelier for p > 1 than for p = 1: else a hazard that no quadrature resolves would have an
+    unbounded density, and a search for optima would end there.
     """
-    p = _EDGE + probability
+    p = jnp.minimum(_EDGE + probability, 1.0)
     rest = 1.0 - probability
     near = rest < _NEAR
     rest = jnp.where(near, _NEAR**2 / (2 * _NEAR - jnp.where(near, rest, 0.0)), rest)
