@@ -131,6 +131,7 @@ def _finish(run: Any, cancers: list[str] | None, as_json: bool) -> int:
     from concurrent.futures import ThreadPoolExecutor
 
     from osteobayes.check import complete, solver_beside
+    from osteobayes.fit.diagnose import RATE_LIMIT
     from osteobayes.report import overview, report
 
     judged = run.settings.chains * run.settings.sampling >= JUDGED
@@ -141,7 +142,11 @@ def _finish(run: Any, cancers: list[str] | None, as_json: bool) -> int:
             complete(run, predictions, solver.result())
     _say(run.diagnostics["sentence"], as_json)
     if not run.diagnostics["usable"]:
-        _say(f"More draws may mend it: osteobayes resume {run.path} --draws {2 * run.settings.sampling}", as_json)
+        if run.diagnostics["divergences"] > RATE_LIMIT * run.settings.chains * run.settings.sampling:
+            mend = f"Shorter steps may mend it: fit again with a --target above {run.settings.target}"
+        else:
+            mend = f"More draws may mend it: osteobayes resume {run.path} --draws {2 * run.settings.sampling}"
+        _say(mend, as_json)
     picture = overview(run, predictions)
     page = report(run, predictions)
     content = {
@@ -192,6 +197,10 @@ def calibrate(
             min=0.1, help="Length of the longest trajectory, in posterior SDs; longer where chains mix slowly."
         ),
     ] = 6.0,
+    target: Annotated[
+        float,
+        typer.Option(min=0.5, max=0.99, help="Acceptance that steps are set for; higher where trajectories diverge."),
+    ] = 0.93,
     seed: Annotated[int, typer.Option()] = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder (created).")] = None,
     as_json: Json = False,
@@ -210,7 +219,8 @@ def calibrate(
         run = fit(
             _folders(data, only_data), priors, out, overlay, lambda text: _say(text, as_json), bar.advance,
             lambda run: prepare(run, cancer), chains=chains, draws=draws, tune=tune, trajectory=trajectory,
-            seed=seed, cancers=tuple(cancer) if cancer else None, select=select, model=model, joint=joint, shared_frailty=shared_frailty, without=tuple(without or ()),
+            target=target, seed=seed, cancers=tuple(cancer) if cancer else None, select=select, model=model, joint=joint,
+            shared_frailty=shared_frailty, without=tuple(without or ()),
             block=block, prior_draws=prior_draws, starts=starts,
         )  # fmt: skip
     finally:
@@ -451,6 +461,9 @@ def recover(
     chains: Annotated[int, typer.Option(min=2)] = 4,
     draws: Annotated[int, typer.Option(min=8, help="Draws a chain.")] = 300,
     tune: Annotated[int, typer.Option(min=1, help="Warm-up iterations a chain.")] = 300,
+    target: Annotated[
+        float, typer.Option(min=0.5, max=0.99, help="Acceptance that steps are set for (short fits: longer steps).")
+    ] = 0.88,
     seed: Annotated[int, typer.Option()] = 0,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes (default: one a core).")] = None,
     as_json: Json = False,
@@ -461,7 +474,7 @@ def recover(
 
     found = study(
         out, datasets, lambda text: _say(text, as_json), jobs, cancers=tuple(cancer) if cancer else None, select=select,
-        chains=chains, draws=draws, tune=tune, seed=seed, starts=2,
+        chains=chains, draws=draws, tune=tune, target=target, seed=seed, starts=2,
     )  # fmt: skip
     if as_json:
         print(json.dumps(found))

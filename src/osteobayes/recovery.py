@@ -277,7 +277,7 @@ def _command(planned: Mapping[str, Any]) -> str:
     settings = planned["settings"]
     options = {
         "datasets": planned["datasets"],
-        **{k: settings[k] for k in ("select", "chains", "draws", "tune", "seed")},
+        **{k: settings[k] for k in ("select", "chains", "draws", "tune", "target", "seed")},
     }
     cancers = "".join(f" --cancer {c}" for c in settings["cancers"] or ())
     return "osteobayes recover FOLDER" + "".join(f" --{k} {v}" for k, v in options.items()) + cancers

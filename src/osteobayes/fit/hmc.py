@@ -93,7 +93,7 @@ class Sampler:
     """
 
     model: Model
-    target: float = 0.88
+    target: float = 0.93
     trajectory: float = 6.0
     block: int = 25
     method: str = "trapezoid"

@@ -88,7 +88,7 @@ class Lanes:
     """
 
     def __init__(
-        self, sampler: Sampler, data: Sequence[Data], width: int, devices: Sequence[jax.Device] | None = None
+        self, sampler: Sampler, data: Sequence[Data], width: int, devices: Sequence[Any] | None = None
     ) -> None:
         devices = list(devices or jax.devices())
         self.sampler, self.width = sampler, -(-width // len(devices)) * len(devices)
@@ -107,13 +107,14 @@ class Lanes:
         def at(index: jax.Array, table: list[jax.Array]) -> Data:
             return jax.tree.unflatten(treedef, [x[index] if mine else x for x, mine in zip(table, own, strict=True)])
 
-        def gradient(index: jax.Array, z: jax.Array, table: list[jax.Array]):
+        def gradient(index: jax.Array, z: Any, table: list[jax.Array]) -> Any:
             return jax.value_and_grad(sampler.plain["density"])(z, at(index, table))
 
-        def block(index: jax.Array, arguments: Any, table: list[jax.Array]):
+        def block(index: jax.Array, arguments: Any, table: list[jax.Array]) -> Any:
             state, geometry, longest = arguments
             return sampler.plain["block"](state, at(index, table) | {"geometry": geometry}, longest)
 
+        functions: dict[str, Callable[..., Any]] = {"gradients": gradient, "block": block}
         lane, every = PartitionSpec("lane"), PartitionSpec()
         self._mesh = Mesh(np.array(devices), ("lane",))
         self._programs: dict[str, Callable] = {
@@ -126,7 +127,7 @@ class Lanes:
                     check_vma=False,
                 )
             )
-            for name, f in (("gradients", gradient), ("block", block))
+            for name, f in functions.items()
         }
         self._table = jax.device_put(self._table, jax.sharding.NamedSharding(self._mesh, every))
         self._changed = Condition()

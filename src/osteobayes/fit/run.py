@@ -88,7 +88,8 @@ class Settings:
     """The frailty of skeletal events multiplies death too."""
     starts: int = 4
     search_iterations: int = 400
-    target: float = 0.88
+    target: float = 0.93
+    """Share of proposals to be accepted: the larger, the shorter the steps, and the fewer trajectories diverge."""
     trajectory: float = 6.0
     """Length of the longest trajectory (:class:`osteobayes.fit.hmc.Sampler`)."""
     block: int = 25
@@ -105,6 +106,8 @@ class Settings:
         for name in ("chains", "draws", "tune", "starts", "block"):
             if getattr(self, name) < 1:
                 raise RunError(f"setting `{name}` must be at least 1, found {getattr(self, name)}")
+        if not 0.0 < self.target < 1.0:
+            raise RunError(f"setting `target` must lie between 0 and 1, found {self.target}")
         if self.method not in METHODS:
             raise RunError(f"setting `method` must be one of {', '.join(METHODS)}, found {self.method!r}")
         if self.model not in ("core", "full"):
