@@ -3,6 +3,8 @@
 import inspect
 import json
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -157,3 +159,16 @@ def test_a_bad_overlay_names_file_and_parameter(capfd, tmp_path):
     code, _, err = run(capfd, "calibrate", "--overlay", str(overlay), "--out", str(tmp_path / "run"))
     assert code == 2 and "mine.yaml:3" in err and "frailty" in err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("divergences", "mend"),
+    [
+        (4, "More draws may mend it: osteobayes resume runs/a --draws 2000"),
+        (5, "Shorter steps may mend it: fit again with a --target above 0.9"),
+    ],
+)
+def test_what_may_mend_an_unusable_run(divergences, mend):
+    settings = SimpleNamespace(chains=4, sampling=1000, target=0.9)
+    run = SimpleNamespace(settings=settings, path=Path("runs/a"), diagnostics={"divergences": divergences})
+    assert cli._mend(run) == mend

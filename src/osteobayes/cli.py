@@ -126,12 +126,20 @@ def _number(x: float, form: str) -> str:
     return "not reached" if x == float("inf") else format(x, form)
 
 
+def _mend(run: Any) -> str:
+    """What may make a run usable that is not."""
+    from osteobayes.fit.diagnose import RATE_LIMIT
+
+    if run.diagnostics["divergences"] > RATE_LIMIT * run.settings.chains * run.settings.sampling:
+        return f"Shorter steps may mend it: fit again with a --target above {run.settings.target}"
+    return f"More draws may mend it: osteobayes resume {run.path} --draws {2 * run.settings.sampling}"
+
+
 def _finish(run: Any, cancers: list[str] | None, as_json: bool) -> int:
     """Diagnostics in a sentence, the table, the folder, the overview picture."""
     from concurrent.futures import ThreadPoolExecutor
 
     from osteobayes.check import complete, solver_beside
-    from osteobayes.fit.diagnose import RATE_LIMIT
     from osteobayes.report import overview, report
 
     judged = run.settings.chains * run.settings.sampling >= JUDGED
@@ -142,11 +150,7 @@ def _finish(run: Any, cancers: list[str] | None, as_json: bool) -> int:
             complete(run, predictions, solver.result())
     _say(run.diagnostics["sentence"], as_json)
     if not run.diagnostics["usable"]:
-        if run.diagnostics["divergences"] > RATE_LIMIT * run.settings.chains * run.settings.sampling:
-            mend = f"Shorter steps may mend it: fit again with a --target above {run.settings.target}"
-        else:
-            mend = f"More draws may mend it: osteobayes resume {run.path} --draws {2 * run.settings.sampling}"
-        _say(mend, as_json)
+        _say(_mend(run), as_json)
     picture = overview(run, predictions)
     page = report(run, predictions)
     content = {
