@@ -192,6 +192,32 @@ def test_yaml_that_is_refused(tmp_path, text, row, words):
     assert words in problem.message
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, "a: " + "[" * 101 + "]" * 101, "- " * 100_000 + "x", "{a: " * 100_000])
+def test_yaml_that_is_too_deep_is_a_sentence(tmp_path, text):
+    (tmp_path / "a.yaml").write_text("# first\n" + text)
+    document = read_yaml(tmp_path / "a.yaml")
+    assert document.data is None and [p.row for p in document.problems] == [2]
+    assert "more than 100 lists and mappings inside each other" in document.problems[0].message
+
+
+def test_yaml_that_is_too_deep_by_indentation(tmp_path):
+    (tmp_path / "a.yaml").write_text("".join(f"{' ' * i}a:\n" for i in range(200)))
+    document = read_yaml(tmp_path / "a.yaml")
+    assert document.data is None and document.problems[0].row == 101
+
+
+def test_yaml_that_is_wide_is_read(tmp_path):
+    (tmp_path / "a.yaml").write_text("- [1, {a: [2]}]\n" * 1000)
+    assert read_yaml(tmp_path / "a.yaml").data == [[1, {"a": [2]}]] * 1000
+
+
+def test_yaml_that_is_too_large_is_not_read(tmp_path):
+    with (tmp_path / "a.yaml").open("wb") as f:
+        f.truncate(17 * 2**20)
+    document = read_yaml(tmp_path / "a.yaml")
+    assert "17 MiB, 16 are allowed" in document.problems[0].message
+
+
 def test_yaml_reads_plain_words_and_numbers(tmp_path):
     document = read_yaml(write(tmp_path, "a: no\nb: 1e-3\nc: 2020-01-02\nd: true\ne: null\nf: 007a\ng: -2.5\n"))
     assert document.problems == ()
