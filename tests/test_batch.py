@@ -60,7 +60,12 @@ def inputs(tmp_path_factory):
 
 def go(jobs, folder, engine, **more):
     return run_batch(
-        jobs, folder, engine.calibrate, engine.resume, **{"summary": lambda run: {"p_sre_24_breast": 0.4}} | more
+        jobs,
+        folder,
+        engine.calibrate,
+        engine.resume,
+        **{"summary": lambda run: {"p_sre_24_breast": 0.4, "p_sre_24_breast_low": 0.3, "p_sre_24_breast_high": 0.5}}
+        | more,
     )
 
 
@@ -171,7 +176,8 @@ def test_an_index_is_made_again_and_merges_folders(inputs, tmp_path):
     both = index(tmp_path / "a", tmp_path / "b", out=tmp_path / "all", page=batch_page)
     assert both["status"].tolist() == ["finished"] * 3 and sorted(both["seed"]) == [0, 1, 2]
     assert [r["name"] for r in index_of(tmp_path / "all")] == both["name"].tolist()
-    assert "3 jobs: 3 finished" in (tmp_path / "all" / "index.html").read_text()
+    page = (tmp_path / "all" / "index.html").read_text()
+    assert "3 jobs: 3 finished" in page and page.count("0.40 [0.30, 0.50]") == 3
     with pytest.raises(OsteobayesError, match="no such folder"):
         index(tmp_path / "c")
     with pytest.raises(OsteobayesError, match="no job of a batch"):

@@ -41,7 +41,7 @@ FIRST_COLUMNS = (
 """Columns of ``index.csv`` before the headline predictions."""
 STATUSES = ("finished", "running", "failed", "waiting")
 """Of a job that several folders have the first of these counts."""
-Page = Callable[[Path, pd.DataFrame], None]
+Page = Callable[[Path, pd.DataFrame], Any]
 HEADLINE_REGIMENS = ("placebo", "zoledronic acid", "denosumab")
 HORIZON_MONTHS = 24.0
 _log = logging.getLogger(__name__)
@@ -562,7 +562,7 @@ def load_batch(file: str | Path) -> list[Job]:
     def add(
         name: str, cancers: Sequence[str] | None, overlay: Path | None, seed: int, settings: Mapping[str, Any]
     ) -> None:
-        chosen = content.settings.given | settings
+        chosen = {**content.settings.given, **settings}
         jobs.append(Job(tuple(cancers) if cancers else None, overlay, seed, chosen, data, priors, name))
 
     if content.matrix is not None:

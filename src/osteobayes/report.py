@@ -533,7 +533,7 @@ def batch_page(folder: Path, table: pd.DataFrame) -> Path:
         if column in predicted:
             return f"{x:.2f} [{row[f'{column}_low']:.2f}, {row[f'{column}_high']:.2f}]"
         forms = {"max_rhat": ".3f", "min_ess_bulk": ".0f", "wall_s": ".0f", "divergences": ".0f"}
-        return {True: "yes", False: "no"}[x] if column == "usable" else format(x, forms.get(column, ""))
+        return ("yes" if x else "no") if column == "usable" else format(x, forms.get(column, ""))
 
     rows = []
     for _, row in table.iterrows():

@@ -163,17 +163,16 @@ class Settings:
 
 def _zip_inputs(path: Path, data: Sequence[Path], priors: Path, overlay: Path | None) -> None:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(buffer, "w") as archive:
         folders = [(folder, f"datasets_{i}" if i else "datasets") for i, folder in enumerate(data)]
         borrowed = [] if (priors / "therapies").is_dir() else [(therapies_of(priors), "priors/therapies")]
         for folder, name in (*folders, (priors, "priors"), *borrowed):
             for file in sorted(folder.rglob("*")):
                 if file.is_file() and file.suffix in SUFFIXES:
-                    archive.writestr(
-                        zipfile.ZipInfo(f"{name}/{file.relative_to(folder).as_posix()}"), file.read_bytes()
-                    )
+                    entry = zipfile.ZipInfo(f"{name}/{file.relative_to(folder).as_posix()}")
+                    archive.writestr(entry, file.read_bytes(), zipfile.ZIP_DEFLATED)
         if overlay is not None:
-            archive.writestr(zipfile.ZipInfo("overlay.yaml"), overlay.read_bytes())
+            archive.writestr(zipfile.ZipInfo("overlay.yaml"), overlay.read_bytes(), zipfile.ZIP_DEFLATED)
     write_atomically(path, buffer.getvalue())
 
 

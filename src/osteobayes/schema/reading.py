@@ -56,8 +56,6 @@ def field_name(key: Key) -> str:
 
 LARGEST = 16 * 2**20
 """Bytes of a YAML file at most."""
-DEEPEST = 100
-"""Levels of lists and mappings inside each other at most."""
 
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's parser where PyYAML was built with it: ten times as fast as its own."""
@@ -120,11 +118,6 @@ def read_yaml(path: Path | str, file: str | None = None) -> YamlDocument:
     problems: list[Problem] = []
     loader = None
     try:
-        if (row := _too_deep(text)) is not None:
-            problem = Problem(
-                file, row, "", f"more than {DEEPEST} lists and mappings inside each other", "write it flatter"
-            )
-            return YamlDocument(file, None, problems=(problem,))
         loader = _Loader(text)
         node = loader.get_single_node()
         if node is not None:
@@ -147,22 +140,6 @@ def read_yaml(path: Path | str, file: str | None = None) -> YamlDocument:
     if node is None:
         problems.append(Problem(file, None, "", "the file is empty", "write it"))
     return YamlDocument(file, data, lines, tuple(problems))
-
-
-def _too_deep(text: str) -> int | None:
-    """Line at which the nesting is deeper than :data:`DEEPEST`: composing (recursive, in C) could end the process there."""
-    indented = max((len(line) - len(line.lstrip(" ")) for line in text.split("\n")), default=0)
-    if sum(map(text.count, ("[", "{", "- ", "? "))) + indented <= DEEPEST:
-        return None
-    depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > DEEPEST:
-                return event.start_mark.line + 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-    return None
 
 
 def _walk(node: yaml.Node, key: Key, lines: dict[Key, int], problems: list[Problem], file: str, seen: set[int]) -> None:
