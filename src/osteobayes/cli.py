@@ -660,20 +660,21 @@ def export_sbml(
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Versions, devices, float64, compile cache."""
+    """Versions, devices, float64 and its speed, what will be used, compile cache."""
     from importlib import metadata
 
     import jax
 
     from osteobayes.fit.run import STACK
     from osteobayes.paths import shipped
-    from osteobayes.precision import devices, enable_compile_cache, require_float64
+    from osteobayes.precision import advice, devices, enable_compile_cache, require_float64, throughput
 
     require_float64()
     begun = time.time()
     found = {
         "osteobayes": metadata.version("osteobayes"), "python": sys.version.split()[0], "versions": {p: metadata.version(p) for p in STACK},
         "devices": str(devices()), "backend": jax.default_backend(), "float64": bool(jax.config.jax_enable_x64),
+        "float64_gflops": round(throughput(), 1), "use": advice(devices()),
         "compile_cache": str(enable_compile_cache()), "datasets": str(shipped("datasets")), "priors": str(shipped("priors")),
         "seconds": round(time.time() - begun, 2),
     }  # fmt: skip
