@@ -3,8 +3,11 @@
 import csv
 import json
 
+import numpy as np
+import psutil
 import pytest
 
+from osteobayes import batch
 from osteobayes.batch import BatchError, Job, index, load_batch, run_batch
 from osteobayes.cli import app, guarded
 from osteobayes.errors import Interrupted, LockedError, OsteobayesError, RunError
@@ -285,3 +288,46 @@ def test_the_command_lists_and_refuses(tmp_path, capfd):
     assert "--shard 3/2: give i/n" in capfd.readouterr().err
     assert osteobayes("index", str(tmp_path)) == 1
     assert "no job of a batch" in capfd.readouterr().err
+
+
+TINY = {
+    "chains": 2, "draws": 30, "tune": 20, "block": 5, "prior_draws": 10, "starts": 1, "search_iterations": 20, "grid": (28.0, 40, 1),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_workers_of_a_cluster_do_the_jobs_and_a_lost_one_loses_nothing(two_studies, tmp_path):
+    """Four fits and a poisoned one in the processes of a Dask cluster, one of which is killed while it works."""
+    jobs = [Job(seed=s, settings=TINY, data=two_studies, name=f"job {s}") for s in range(4)]
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("format: 1\nparameters:\n  - {name: frailtyy, sd: 1}\n")
+    killed = []
+
+    def kill_one(folder, table):  # called after every job that ends: the first time, kill a worker that is at work
+        if "finished" in set(table["status"]) and not killed:
+            others = [p for p in psutil.Process().children(recursive=True) if "spawn_main" in " ".join(p.cmdline())]
+            busy = max(others, key=lambda p: sum(p.cpu_times()[:2]))
+            killed.append(busy.pid)
+            busy.kill()
+
+    table = run_batch(
+        [*jobs, Job(overlay=bad, settings=TINY, data=two_studies, name="poisoned")],
+        tmp_path / "all",
+        engine="local",
+        page=kill_one,
+    )
+    assert killed and table["status"].tolist() == ["finished"] * 4 + ["failed"]
+    assert "frailtyy" in table["sentence"][4]
+    again = run_batch(jobs[:1], tmp_path / "alone", engine="local")
+    one, other = (Run.load(tmp_path / f / jobs[0].id).blocks.arrays() for f in ("all", "alone"))
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name])
+    assert again["status"].tolist() == ["finished"]
+
+
+def test_an_engine_that_does_not_answer_is_a_sentence(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "ANSWER_S", 0.5)
+    with pytest.raises(OsteobayesError, match=r"no Dask scheduler answers there.*give `local` or its address"):
+        run_batch([Job(**inputs)], tmp_path, engine="tcp://127.0.0.1:1")
+    with pytest.raises(OsteobayesError, match="no Dask scheduler answers there"):
+        run_batch([Job(**inputs)], tmp_path, engine="nonsense://x")

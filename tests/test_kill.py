@@ -153,3 +153,42 @@ def test_killed_at_a_write(whole, request):
     assert all(found), [p for p, ok in zip(places, found, strict=True) if not ok]
     for i in range(len(places)):
         same(folder / "whole", folder / f"place{i}")
+
+
+def test_a_signal_ends_the_command_where_it_can_go_on(two_studies, tmp_path):
+    """Exit code 75 after the block that was computed; `--max-time` too; `resume` goes on to the table of predictions."""
+    out, begun = tmp_path / "run", time.perf_counter()
+    words = ["calibrate", "--only-data", two_studies, "--chains", "2", "--draws", "60", "--tune", "60", "--out", out]
+    command = [sys.executable, "-m", "osteobayes.cli", *map(str, words)]
+
+    def end(process, seconds):
+        printed = process.communicate(timeout=seconds)[0]
+        return process.returncode, printed
+
+    def start(*more):
+        return subprocess.Popen(
+            [*command, *more],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | {"NPROC": "1"},
+        )
+
+    process = start()
+    while not list((out / "blocks").glob("state_*")) and time.perf_counter() - begun < 600:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    code, printed = end(process, 120)
+    assert code == 75 and "SIGTERM came" in printed and f"osteobayes resume {out}" in printed.replace("\n", ""), printed
+    done = len(Run(out).blocks)
+    assert 0 < done < 6
+    command[3:] = ["resume", str(out)]
+    code, printed = end(start("--max-time", "0"), 600)
+    assert code == 75 and "the 0 minutes it was given are over" in printed, printed
+    assert len(Run(out).blocks) == done
+    code, printed = end(start(), 600)
+    assert code in (0, 3) and "run folder" in printed, printed
+    (out / "predictions.json").unlink()
+    assert end(start(), 600)[0] in (0, 3) and (out / "predictions.json").is_file()
+    code, printed = end(start(), 600)
+    assert code == 1 and "nothing to resume" in printed

@@ -39,6 +39,8 @@ FIRST_COLUMNS = (
     "divergences", "wall_s",
 )  # fmt: skip
 """Columns of ``index.csv`` before the headline predictions."""
+ANSWER_S = 10.0
+"""Seconds in which a Dask scheduler must answer."""
 STATUSES = ("finished", "running", "failed", "waiting")
 """Of a job that several folders have the first of these counts."""
 Page = Callable[[Path, pd.DataFrame], Any]
@@ -278,7 +280,7 @@ def _dask(
             client = stack.enter_context(Client(stack.enter_context(cluster)))
         else:
             try:
-                client = stack.enter_context(Client(engine, timeout=30))
+                client = stack.enter_context(Client(engine, timeout=ANSWER_S))
             except (OSError, ValueError) as error:
                 raise OsteobayesError(
                     f"--engine {engine}: no Dask scheduler answers there ({_sentence(error)}); give `local` or its address, "

@@ -263,14 +263,17 @@ def resume(
 ) -> None:
     """Continue an interrupted run, or add draws to a finished one; they are those of an uninterrupted run."""
     _start()
+    from osteobayes.fit import Run
     from osteobayes.fit import resume as go_on
     from osteobayes.fit.stop import Stop
     from osteobayes.predict import prepare
 
     bar, stop = _Bar(), Stop(max_time)
+    begun = Run(run)
     try:
         with stop.signals():
-            finished = go_on(
+            # one that ended between its last draw and its predictions has only those to make
+            finished = begun if begun.lacks_predictions and draws is None else go_on(
                 run, lambda text: _say(text, as_json), bar.advance, lambda run: prepare(run, run.settings.cancers), draws,
                 stop, take_over,
             )  # fmt: skip

@@ -247,6 +247,11 @@ class Run:
         """Draws of finished blocks, and the chains' states."""
         return Blocks(self.path / "blocks")
 
+    @property
+    def lacks_predictions(self) -> bool:
+        """Finished, and `osteobayes calibrate` ended before it had written its predictions."""
+        return self.manifest["status"] == "finished" and not (self.path / "predictions.json").exists()
+
     def __str__(self) -> str:
         text = f"run {self.path.name}: {self.manifest['status']}"
         return f"{text}; {self.diagnostics['sentence']}" if self.manifest["status"] == "finished" else text
