@@ -23,7 +23,7 @@ from osteobayes.fit.hmc import (
     step_for,
     steps_at,
 )
-from osteobayes.fit.run import SAMPLING, WARM_UP, refreshed_metric
+from osteobayes.fit.run import SAMPLING, WARM_UP, _begin, refreshed_metric
 from osteobayes.fit.start import mode_of_chain, search, weights
 from osteobayes.fit.workers import in_processes, in_threads
 from osteobayes.predict import predict
@@ -114,6 +114,18 @@ def test_resume_continues_bit_identically_and_only_the_first_block_compiles(fini
     assert len(set(marks)) == 1, "a block after the first compiled something"
     whole, parts = (r.blocks.arrays("draws")["draws"] for r in (finished, again))
     np.testing.assert_array_equal(whole, parts)
+
+
+def test_a_phase_begins_with_the_same_bits_after_an_interruption(finished):
+    """Gradients of earlier draws are computed in the same parts: whole, their sums differed in the last bits."""
+    settings, model = finished.settings, finished._memory["model"]
+    sampler, data = settings.sampler(model), model.sampling_data
+    went_on = Run(finished.path, {"model": model})
+    for phase in WARM_UP[2:]:
+        begun = _begin(went_on, sampler, data, settings, phase)
+    resumed = _begin(Run(finished.path, {"model": model}), sampler, data, settings, WARM_UP[-1])
+    for one, other in zip(begun[1:], resumed[1:], strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.slow

@@ -696,19 +696,26 @@ def _begin(
     """Coordinates of a phase of the warm-up, where in them each chain begins, and the metric, from all draws before it."""
     if phase == WARM_UP[0]:
         return run.coordinates(phase), run.start["first"], np.eye(sampler.geometry.size)
-    draws = run.blocks.arrays("draws")["draws"]
-    late = draws[:, settings.warm_up[0] // 4 :]  # the start of a chain is not the posterior
+    kept = run.blocks.arrays("draws", "phase")
+    draws, phases = kept["draws"], np.repeat(kept["phase"], kept["draws"].shape[1] // len(kept["phase"]))
+    skipped = settings.warm_up[0] // 4  # the start of a chain is not the posterior
+    late, phases = draws[:, skipped:], phases[skipped:]
     if phase == WARM_UP[1]:
         save_arrays(run.path / LEARNED, _learn(sampler, data, late, settings))
     coordinates, curvature = run.coordinates(phase), load_arrays(run.path / LEARNED)["curvature"]
     nothing = np.zeros((len(late), 0, late.shape[-1]))
-    known = run._memory.get("moved", (nothing, nothing))  # of the phases before, whose coordinates are the same
-    new = late[:, known[0].shape[1] :]
-    moved = np.stack([sampler.moved(z, coordinates) for z in new.reshape(-1, late.shape[-1])])
-    gradients = sampler.moved_values_and_grads(moved, data | {"geometry": coordinates}, _workers(settings))[1]
-    both = tuple(
-        np.concatenate([k, x.reshape(new.shape)], axis=1) for k, x in zip(known, (moved, gradients), strict=True)
-    )
+    both = run._memory.get("moved", (nothing, nothing))  # of the phases before, whose coordinates are the same
+    for entered in WARM_UP[
+        1 : phase + 1
+    ]:  # in the same parts after an interruption: sums over other parts differ in the last bits
+        new = late[:, both[0].shape[1] : np.searchsorted(phases, entered)]
+        if new.shape[1] == 0:
+            continue
+        moved = np.stack([sampler.moved(z, coordinates) for z in new.reshape(-1, late.shape[-1])])
+        gradients = sampler.moved_values_and_grads(moved, data | {"geometry": coordinates}, _workers(settings))[1]
+        both = tuple(
+            np.concatenate([k, x.reshape(new.shape)], axis=1) for k, x in zip(both, (moved, gradients), strict=True)
+        )
     run._memory["moved"] = both
     w, slopes = (x.reshape(-1, late.shape[-1]) for x in both)
     return coordinates, both[0][:, -1], refreshed_metric(w, slopes, curvature)
