@@ -22,7 +22,8 @@ def milliseconds(processes: int, folder: Path) -> list[float]:
         out=folder, chains=cores(), draws=50, tune=50, starts=2, prior_draws=50, processes=processes,
         advance=lambda done, total, text: ticks.append(time.perf_counter()),
     )  # fmt: skip
-    steps = [np.load(p)["stat_n_steps"].sum(axis=1).max() for p in run.blocks]
+    kept = run.blocks.arrays("phase", "stat_n_steps")
+    steps = [x.sum(axis=1).max() for x in np.split(kept["stat_n_steps"], len(kept["phase"]), axis=1)]
     return [1e3 * (b - a) / n for a, b, n in zip(ticks[1:], ticks[2:], steps[1:], strict=False)]
 
 

@@ -6,6 +6,7 @@ OSTEOBAYES_CI=1 fails the session if a test was skipped for want of a package.
 
 import functools
 import os
+import shutil
 import tempfile
 
 import hypothesis
@@ -69,6 +70,17 @@ def tiny_model():
 
     evidence = Evidence.load(shipped("datasets")).choose("core").select(cancer="breast")
     return Model.build(evidence, PriorSet.load(), Grid(14.0, 80, 2))
+
+
+@pytest.fixture(scope="session")
+def two_studies(tmp_path_factory):
+    """Folder of two breast studies."""
+    from osteobayes.paths import shipped
+
+    folder = tmp_path_factory.mktemp("datasets")
+    for study in ("lipton2000", "stopeck2010_136"):
+        shutil.copytree(shipped("datasets") / study, folder / study)
+    return folder
 
 
 @functools.cache

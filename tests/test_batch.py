@@ -3,12 +3,18 @@
 import csv
 import json
 
+import numpy as np
+import psutil
 import pytest
 
-from osteobayes.batch import BatchError, Job, load_batch, run_batch
-from osteobayes.errors import OsteobayesError, RunError
+from osteobayes import batch
+from osteobayes.batch import BatchError, Job, index, load_batch, run_batch
+from osteobayes.cli import app, guarded
+from osteobayes.errors import Interrupted, LockedError, OsteobayesError, RunError
 from osteobayes.fit import Run
 from osteobayes.fit.run import Settings
+from osteobayes.fit.stop import Stop
+from osteobayes.report import batch_page
 
 
 class Engine:
@@ -17,17 +23,17 @@ class Engine:
     def __init__(self, fail=(), stop=()):
         self.fail, self.stop, self.calls, self.resumed = set(fail), set(stop), [], []
 
-    def calibrate(self, data, priors, out, overlay, report, **settings):
+    def calibrate(self, data, priors, out, overlay, report, advance, stop, **settings):
         self.calls.append(settings)
         if settings["seed"] in self.fail:
             raise RunError("no start reached a finite density") if settings["seed"] % 2 else ValueError("broken")
         out.mkdir()
         if settings["seed"] in self.stop:
             (out / "manifest.json").write_text('{"status": "running"}')
-            raise KeyboardInterrupt
+            raise Interrupted("SIGTERM came")
         return self._finish(out)
 
-    def resume(self, path, report):
+    def resume(self, path, report, advance, stop):
         self.resumed.append(path)
         return self._finish(path)
 
@@ -57,11 +63,16 @@ def inputs(tmp_path_factory):
 
 def go(jobs, folder, engine, **more):
     return run_batch(
-        jobs, folder, engine.calibrate, engine.resume, **{"summary": lambda run: {"p_sre_24_breast": 0.4}} | more
+        jobs,
+        folder,
+        engine.calibrate,
+        engine.resume,
+        **{"summary": lambda run: {"p_sre_24_breast": 0.4, "p_sre_24_breast_low": 0.3, "p_sre_24_breast_high": 0.5}}
+        | more,
     )
 
 
-def index(folder):
+def index_of(folder):
     with (folder / "index.csv").open(newline="") as f:
         return list(csv.DictReader(f))
 
@@ -94,7 +105,7 @@ def test_failures_are_isolated_and_the_index_says_why(inputs, tmp_path):
     engine = Engine(fail=[1, 2])
     table = go([Job(seed=s, **inputs) for s in (0, 1, 2, 3)], tmp_path, engine)
     assert list(table["status"]) == ["finished", "failed", "failed", "finished"]
-    rows = index(tmp_path)
+    rows = index_of(tmp_path)
     assert [r["sentence"] for r in rows[1:3]] == ["no start reached a finite density", "ValueError: broken"]
     assert (rows[0]["max_rhat"], rows[0]["min_ess_bulk"], rows[0]["usable"]) == ("1.003", "812.0", "True")
     assert (rows[0]["p_sre_24_breast"], rows[1]["p_sre_24_breast"]) == ("0.4", "")
@@ -113,21 +124,78 @@ def test_finished_jobs_are_skipped_and_failed_ones_tried_again(inputs, tmp_path)
 
 def test_an_interrupted_batch_keeps_its_index_and_is_resumed(inputs, tmp_path):
     jobs = [Job(seed=s, **inputs) for s in (0, 1, 2)]
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted):
         go(jobs, tmp_path, Engine(stop=[1]))
-    assert [r["status"] for r in index(tmp_path)] == ["finished", "waiting", "waiting"]
+    assert [r["status"] for r in index_of(tmp_path)] == ["finished", "waiting", "waiting"]
     again = Engine()
     go(jobs, tmp_path, again)
     assert [p.name for p in again.resumed] == [jobs[1].id] and [c["seed"] for c in again.calls] == [2]
-    assert {r["status"] for r in index(tmp_path)} == {"finished"}
+    assert {r["status"] for r in index_of(tmp_path)} == {"finished"}
 
 
-def test_a_half_made_folder_is_not_touched(inputs, tmp_path):
+def test_a_folder_that_is_in_the_way_is_not_touched(inputs, tmp_path):
     job = Job(**inputs)
     (tmp_path / job.id).mkdir()
     (tmp_path / job.id / "notes.txt").write_text("mine")
     table = go([job], tmp_path, Engine())
-    assert "half-made" in table["sentence"][0] and (tmp_path / job.id / "notes.txt").exists()
+    assert table["status"][0] == "failed" and (tmp_path / job.id / "notes.txt").exists()
+
+
+def test_a_job_on_which_another_process_works_is_no_failure(inputs, tmp_path):
+    class Locked(Engine):
+        def calibrate(self, *given, **more):
+            raise LockedError("another process works on this run")
+
+    table = go([Job(**inputs)], tmp_path, Locked())
+    assert table["status"].tolist() == ["running"] and table["sentence"][0] == "another process works on this run"
+    assert go([Job(**inputs)], tmp_path, Engine())["status"].tolist() == ["finished"]
+
+
+def test_shards_share_the_jobs_and_one_folder(inputs, tmp_path):
+    jobs, engines = [Job(seed=s, **inputs) for s in range(7)], [Engine() for _ in range(3)]
+    for i, engine in enumerate(engines, 1):
+        table = go(jobs, tmp_path, engine, shard=(i, 3))
+    assert sorted(c["seed"] for e in engines for c in e.calls) == list(range(7))
+    assert all(2 <= len(e.calls) <= 3 for e in engines)
+    assert table["seed"].tolist() == list(range(7)) and set(table["status"]) == {"finished"}
+    with pytest.raises(OsteobayesError, match="shard 4/3"):
+        go(jobs, tmp_path, Engine(), shard=(4, 3))
+
+
+def test_a_batch_whose_time_is_over_begins_no_job(inputs, tmp_path):
+    engine = Engine()
+    with pytest.raises(Interrupted, match="0 of 1 jobs are done"):
+        go([Job(**inputs)], tmp_path, engine, stop=Stop(0))
+    assert engine.calls == [] and [r["status"] for r in index_of(tmp_path)] == ["waiting"]
+
+
+def test_an_index_is_made_again_and_merges_folders(inputs, tmp_path):
+    jobs = [Job(seed=s, name=f"job {s}", **inputs) for s in (0, 1, 2)]
+    go(jobs[:2], tmp_path / "a", Engine(fail=[1]))
+    go(jobs[1:], tmp_path / "b", Engine())
+    (tmp_path / "a" / "index.csv").unlink()
+    (tmp_path / "a" / f"{'0' * 16}.json").write_text("{half")
+    assert index(tmp_path / "a")["status"].tolist() == ["finished", "failed"]
+    both = index(tmp_path / "a", tmp_path / "b", out=tmp_path / "all", page=batch_page)
+    assert both["status"].tolist() == ["finished"] * 3 and sorted(both["seed"]) == [0, 1, 2]
+    assert [r["name"] for r in index_of(tmp_path / "all")] == both["name"].tolist()
+    page = (tmp_path / "all" / "index.html").read_text()
+    assert "3 jobs: 3 finished" in page and page.count("0.40 [0.30, 0.50]") == 3
+    with pytest.raises(OsteobayesError, match="no such folder"):
+        index(tmp_path / "c")
+    with pytest.raises(OsteobayesError, match="no job of a batch"):
+        index(tmp_path)
+
+
+def test_names_and_sentences_of_strangers_are_text_in_the_page(inputs, tmp_path):
+    class Hostile(Engine):
+        def calibrate(self, *given, **more):
+            raise RunError("<img src=x onerror=alert(1)>")
+
+    go([Job(name="<script>alert(1)</script>", **inputs)], tmp_path, Hostile(), page=batch_page)
+    page = (tmp_path / "index.html").read_text()
+    assert "<script" not in page and "<img" not in page and "&lt;script&gt;" in page and "&lt;img" in page
+    assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
 
 
 def test_predictions_that_fail_do_not_fail_the_job(inputs, tmp_path):
@@ -190,3 +258,76 @@ def test_an_empty_batch_is_refused(tmp_path):
     (tmp_path / "batch.yaml").write_text("format: 1\n")
     with pytest.raises(BatchError, match="nothing to run; give a `matrix` or `jobs`"):
         load_batch(tmp_path / "batch.yaml")
+
+
+def test_axes_of_a_matrix(tmp_path):
+    (tmp_path / "batch.yaml").write_text("""\
+format: 1
+matrix:
+  cancers: [[breast]]
+  variant: {full: {model: full}, plain: {}}
+  without: [[], [lipton2000]]
+  weights: [{}, {stopeck2010_136: 0.5}]
+""")
+    jobs = load_batch(tmp_path / "batch.yaml")
+    assert len({j.id for j in jobs}) == 8
+    assert jobs[0].name == "breast full seed0" and jobs[0].chosen.model == "full"
+    assert jobs[-1].name == "breast plain without lipton2000 stopeck2010_136*0.5 seed0"
+    assert jobs[-1].chosen.without == ("lipton2000",) and jobs[-1].chosen.weights == (("stopeck2010_136", 0.5),)
+
+
+def test_the_command_lists_and_refuses(tmp_path, capfd):
+    (tmp_path / "batch.yaml").write_text("format: 1\njobs: [{name: one, cancers: [breast]}]\n")
+
+    def osteobayes(*words):
+        return guarded(lambda: app(list(words)))
+
+    assert osteobayes("batch", str(tmp_path / "batch.yaml"), "--dry-run") == 0
+    assert capfd.readouterr().out.endswith(" one\n")
+    assert osteobayes("batch", str(tmp_path / "batch.yaml"), "--shard", "3/2") == 1
+    assert "--shard 3/2: give i/n" in capfd.readouterr().err
+    assert osteobayes("index", str(tmp_path)) == 1
+    assert "no job of a batch" in capfd.readouterr().err
+
+
+TINY = {
+    "chains": 2, "draws": 30, "tune": 20, "block": 5, "prior_draws": 10, "starts": 1, "search_iterations": 20, "grid": (28.0, 40, 1),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_workers_of_a_cluster_do_the_jobs_and_a_lost_one_loses_nothing(two_studies, tmp_path):
+    """Four fits and a poisoned one in the processes of a Dask cluster, one of which is killed while it works."""
+    jobs = [Job(seed=s, settings=TINY, data=two_studies, name=f"job {s}") for s in range(4)]
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("format: 1\nparameters:\n  - {name: frailtyy, sd: 1}\n")
+    killed = []
+
+    def kill_one(folder, table):  # called after every job that ends: the first time, kill a worker that is at work
+        if "finished" in set(table["status"]) and not killed:
+            others = [p for p in psutil.Process().children(recursive=True) if "spawn_main" in " ".join(p.cmdline())]
+            busy = max(others, key=lambda p: sum(p.cpu_times()[:2]))
+            killed.append(busy.pid)
+            busy.kill()
+
+    table = run_batch(
+        [*jobs, Job(overlay=bad, settings=TINY, data=two_studies, name="poisoned")],
+        tmp_path / "all",
+        engine="local",
+        page=kill_one,
+    )
+    assert killed and table["status"].tolist() == ["finished"] * 4 + ["failed"]
+    assert "frailtyy" in table["sentence"][4]
+    again = run_batch(jobs[:1], tmp_path / "alone", engine="local")
+    one, other = (Run.load(tmp_path / f / jobs[0].id).blocks.arrays() for f in ("all", "alone"))
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name])
+    assert again["status"].tolist() == ["finished"]
+
+
+def test_an_engine_that_does_not_answer_is_a_sentence(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "ANSWER_S", 0.5)
+    with pytest.raises(OsteobayesError, match=r"no Dask scheduler answers there.*give `local` or its address"):
+        run_batch([Job(**inputs)], tmp_path, engine="tcp://127.0.0.1:1")
+    with pytest.raises(OsteobayesError, match="no Dask scheduler answers there"):
+        run_batch([Job(**inputs)], tmp_path, engine="nonsense://x")

@@ -146,6 +146,7 @@ def test_doctor(capfd):
     code, out, _ = run(capfd, "doctor", "--json")
     found = json.loads(out)
     assert code == 0 and found["float64"] is True and found["versions"]["jax"]
+    assert found["float64_gflops"] > 0.1 and "chains side by side" in found["use"]
 
 
 def test_a_folder_that_is_no_run(capfd, tmp_path):

@@ -1,7 +1,6 @@
 """Blocks, compile counts, resume, atomic writes: on two breast studies with a coarse grid."""
 
 import json
-import shutil
 from concurrent.futures import Future
 from dataclasses import asdict
 
@@ -24,24 +23,15 @@ from osteobayes.fit.hmc import (
     step_for,
     steps_at,
 )
-from osteobayes.fit.run import SAMPLING, WARM_UP, refreshed_metric
+from osteobayes.fit.run import SAMPLING, WARM_UP, _begin, refreshed_metric
 from osteobayes.fit.start import mode_of_chain, search, weights
 from osteobayes.fit.workers import in_processes, in_threads
-from osteobayes.paths import shipped
 from osteobayes.predict import predict
 
 TINY = {
     "cancers": ("breast",), "grid": (14.0, 80, 2), "chains": 2, "draws": 20, "tune": 20, "block": 10, "starts": 1,
     "search_iterations": 25, "prior_draws": 20, "trajectory": 2.0,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def two_studies(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("datasets")
-    for study in ("lipton2000", "stopeck2010_136"):
-        shutil.copytree(shipped("datasets") / study, folder / study)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +112,20 @@ def test_resume_continues_bit_identically_and_only_the_first_block_compiles(fini
     again = resume(out, advance=lambda done, total, text: marks.append(len(compiled)), draws=TINY["draws"])
     assert len(marks) >= 1
     assert len(set(marks)) == 1, "a block after the first compiled something"
-    whole, parts = (np.concatenate([np.load(p)["draws"] for p in r.blocks], axis=1) for r in (finished, again))
+    whole, parts = (r.blocks.arrays("draws")["draws"] for r in (finished, again))
     np.testing.assert_array_equal(whole, parts)
+
+
+def test_a_phase_begins_with_the_same_bits_after_an_interruption(finished):
+    """Gradients of earlier draws are computed in the same parts: whole, their sums differed in the last bits."""
+    settings, model = finished.settings, finished._memory["model"]
+    sampler, data = settings.sampler(model), model.sampling_data
+    went_on = Run(finished.path, {"model": model})
+    for phase in WARM_UP[2:]:
+        begun = _begin(went_on, sampler, data, settings, phase)
+    resumed = _begin(Run(finished.path, {"model": model}), sampler, data, settings, WARM_UP[-1])
+    for one, other in zip(begun[1:], resumed[1:], strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.slow
@@ -132,7 +134,7 @@ def test_a_process_of_its_own_runs_the_same_block(finished, tmp_path):
     settings, model = finished.settings, finished._memory["model"]
     sampler = settings.sampler(model)
     coordinates = finished.coordinates(SAMPLING)
-    last = np.load(finished.blocks[-1])
+    last = finished.blocks.state()
     like = jax.eval_shape(sampler.plain_state)
     states = [
         state_from({k.removeprefix(f"chain{c}_"): v for k, v in last.items() if k.startswith(f"chain{c}_")}, like)
@@ -157,15 +159,18 @@ def test_a_process_of_its_own_runs_the_same_block(finished, tmp_path):
 
 def test_the_step_size_moves_between_blocks_of_warm_up_only(finished):
     """One step size for all chains in a block, and while sampling what the blocks of the last phase of warm-up say."""
-    blocks = [np.load(p) for p in finished.blocks]
-    phases = [int(b["phase"]) for b in blocks]
+    kept = finished.blocks.arrays()
+    phases = kept["phase"].tolist()
     assert sorted(set(phases)) == [*WARM_UP, SAMPLING] and phases == sorted(phases)
-    steps = [np.unique(b["stat_step_size"]) for b in blocks]
+    steps, acceptance = (
+        np.split(kept[f"stat_{name}"], len(phases), axis=1) for name in ("step_size", "acceptance_rate")
+    )
+    steps = [np.unique(s) for s in steps]
     assert all(len(s) == 1 for s in steps)
     assert steps[1] != steps[0] == FIRST_STEP
     last = [
-        step_for(finished.settings.target, s[0], b["stat_acceptance_rate"])
-        for s, b, phase in zip(steps, blocks, phases, strict=True)
+        step_for(finished.settings.target, s[0], rate)
+        for s, rate, phase in zip(steps, acceptance, phases, strict=True)
         if phase == WARM_UP[-1]
     ]
     expected = np.exp(np.mean(np.log(last)))
@@ -180,8 +185,8 @@ def test_a_step_size_follows_from_what_was_accepted():
 
 
 def test_trajectories_go_evenly_through_two_ranges_and_are_as_long_in_all_chains(finished):
-    steps = np.concatenate([np.load(p)["stat_n_steps"] for p in finished.blocks], axis=1)
-    sizes = np.concatenate([np.load(p)["stat_step_size"] for p in finished.blocks], axis=1)
+    kept = finished.blocks.arrays()
+    steps, sizes = kept["stat_n_steps"], kept["stat_step_size"]
     sampling = slice(-TINY["draws"], None)
     np.testing.assert_array_equal(steps[0, sampling], steps[1, sampling])
     last = finished.settings.warm_up[-1]

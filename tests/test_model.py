@@ -1,5 +1,7 @@
 """The joint density and its NumPyro emission, on the breast studies with a coarse grid (session-scoped)."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -302,3 +304,24 @@ def test_value_and_gradient_are_finite_for_every_row(use):
         ]
         assert not bad, (i, bad)
         assert np.isfinite(value) and finite, i
+
+
+def test_weights_of_studies_and_outcomes(tiny_model):
+    packed = tiny_model.packed
+    outcome = packed.table.index[packed.table["study"] == "lipton2000"][0]
+    weighted = packed.weighted({"lipton2000": 0.0, outcome: 0.25})
+    for family, ids in packed.outcomes.items():
+        expected = [0.25 if o == outcome else float(packed.table.loc[o, "study"] != "lipton2000") for o in ids]
+        np.testing.assert_array_equal(weighted.weights[family], expected)
+    other = dataclasses.replace(tiny_model, packed=weighted)
+    assert other.fingerprint() != tiny_model.fingerprint()
+    assert (
+        dataclasses.replace(tiny_model, packed=packed.weighted({"lipton2000": 1.0})).fingerprint()
+        == tiny_model.fingerprint()
+    )
+    with pytest.raises(
+        OsteobayesError, match=r"no fitted study or outcome is called 'lipton200'; did you mean 'lipton2000'"
+    ):
+        packed.weighted({"lipton200": 0.0})
+    with pytest.raises(OsteobayesError, match="lipton2000 has 2; give a number from 0"):
+        packed.weighted({"lipton2000": 2.0})

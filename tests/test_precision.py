@@ -1,5 +1,6 @@
 """`precision`: float64 is required, compiled programs are kept apart by CPU, and kept at all."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -91,3 +92,10 @@ def test_devices():
     found = precision.devices()
     assert found.count >= 1 and found.cores >= 1 and found.float64
     assert found.backend in str(found) and "float64" in str(found)
+
+
+def test_advice_says_where_many_fits_and_where_one_should_run():
+    found = precision.devices()
+    one, many = dataclasses.replace(found, backend="cpu", cores=2), dataclasses.replace(found, backend="gpu", cores=16)
+    assert "2 processes" in precision.advice(one) and "about 12 chains" in precision.advice(one)
+    assert "one calibration on the CPU" in precision.advice(many) and "about 96 chains" in precision.advice(many)

@@ -192,6 +192,33 @@ def test_yaml_that_is_refused(tmp_path, text, row, words):
     assert words in problem.message
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        "a: " + "[" * 2000 + "]" * 2000,
+        "- " * 100_000 + "x",
+        "{a: " * 100_000,
+        "".join(f"{' ' * i}a:\n" for i in range(2000)),
+    ],
+    ids=["lists", "closed lists", "items", "mappings", "indented"],
+)
+def test_yaml_that_is_too_deep_is_a_sentence(tmp_path, text):
+    document = read_yaml(write(tmp_path, text))
+    assert document.data is None and "not valid YAML" in only(document.problems).message
+
+
+def test_yaml_that_is_wide_is_read(tmp_path):
+    assert read_yaml(write(tmp_path, "- [1, {a: [2]}]\n" * 1000)).data == [[1, {"a": [2]}]] * 1000
+
+
+def test_yaml_that_is_too_large_is_not_read(tmp_path):
+    with (tmp_path / "a.yaml").open("wb") as f:
+        f.truncate(17 * 2**20)
+    document = read_yaml(tmp_path / "a.yaml")
+    assert "17 MiB, 16 are allowed" in document.problems[0].message
+
+
 def test_yaml_reads_plain_words_and_numbers(tmp_path):
     document = read_yaml(write(tmp_path, "a: no\nb: 1e-3\nc: 2020-01-02\nd: true\ne: null\nf: 007a\ng: -2.5\n"))
     assert document.problems == ()

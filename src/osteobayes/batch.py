@@ -5,25 +5,31 @@
 # pyright: reportReturnType=false, reportAssignmentType=false
 
 import csv
+import gc
 import hashlib
 import io
 import itertools
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import jax
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from osteobayes.errors import OsteobayesError, Problem, RunError, _ProblemsError
+from osteobayes.errors import LockedError, OsteobayesError, Problem, _ProblemsError
 from osteobayes.fit import Run, Settings
 from osteobayes.fit import calibrate as calibrate_one
 from osteobayes.fit import resume as resume_one
-from osteobayes.fit.run import write_atomically
+from osteobayes.fit.stop import Stop
+from osteobayes.fit.store import SUFFIXES, write_atomically, write_json
+from osteobayes.fit.workers import cores
 from osteobayes.paths import shipped
 from osteobayes.schema import read_model
 from osteobayes.schema.vocabulary import Cancer
@@ -33,9 +39,13 @@ FIRST_COLUMNS = (
     "divergences", "wall_s",
 )  # fmt: skip
 """Columns of ``index.csv`` before the headline predictions."""
+ANSWER_S = 10.0
+"""Seconds in which a Dask scheduler must answer."""
+STATUSES = ("finished", "running", "failed", "waiting")
+"""Of a job that several folders have the first of these counts."""
+Page = Callable[[Path, pd.DataFrame], Any]
 HEADLINE_REGIMENS = ("placebo", "zoledronic acid", "denosumab")
 HORIZON_MONTHS = 24.0
-_SUFFIXES = (".yaml", ".csv", ".json", ".md")
 _log = logging.getLogger(__name__)
 
 
@@ -108,7 +118,7 @@ def _part(digest: Any, name: str, content: bytes) -> None:
 def _hash_folder(digest: Any, kind: str, folder: Path) -> None:
     """Add the files of a folder that a run keeps in `inputs.zip`."""
     for file in sorted(Path(folder).rglob("*")):
-        if file.is_file() and file.suffix in _SUFFIXES:
+        if file.is_file() and file.suffix in SUFFIXES:
             _part(digest, f"{kind}/{file.relative_to(folder).as_posix()}", file.read_bytes())
 
 
@@ -147,8 +157,14 @@ def run_batch(
     resume: Callable[..., Run] = resume_one,
     summary: Callable[[Run], Mapping[str, float]] | None = headline,
     report: Callable[[str], None] = lambda text: None,
+    advance: Callable[[int, int, str], None] = lambda done, total, text: None,
+    stop: Stop | None = None,
+    shard: tuple[int, int] = (1, 1),
+    page: Page = lambda folder, table: None,
+    engine: str | None = None,
+    resources: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
-    """Run jobs one after another, each into ``folder/<id>``.
+    """Run jobs, each into ``folder/<id>``.
 
     Parameters
     ----------
@@ -160,38 +176,164 @@ def run_batch(
         The engine (:func:`osteobayes.fit.calibrate`, :func:`osteobayes.fit.resume`); another one for tests.
     summary
         Numbers of a finished run for the index, or None.
-    report
-        Called with sentences.
+    report, advance
+        Called with sentences, and with (iterations done, total, text) of the job that runs.
+    stop
+        Asked after every block whether to go on, and before every job (default: always).
+    shard
+        (i, n): of the jobs in the order of their ids only every n-th, from the i-th on. Shards may work on one folder side by
+        side, without knowing of each other.
+    page
+        As of :func:`index`.
+    engine
+        None: one job after another in this process. ``local``: in worker processes of a Dask cluster of our own, one a core.
+        Address of a Dask scheduler (``tcp://host:port``): in its workers, which must see the folder under the same path. A job whose
+        worker is lost is given to another, which resumes it.
+    resources
+        Dask resources that a job takes, such as ``{"GPU": 1}``.
 
     Returns
     -------
     DataFrame
-        The index, as ``folder/index.csv`` holds it: one row a job; ``status`` is ``waiting``, ``finished`` or ``failed``
-        and ``sentence`` says why a job failed or whether its run may be used. Written whole after every job.
+        The index of the folder (:func:`index`), written whole after every job: ``status`` is ``waiting``, ``running`` (by another
+        process), ``finished`` or ``failed``, and ``sentence`` says why a job failed or whether its run may be used.
+
+    Raises
+    ------
+    Interrupted
+        If ``stop`` says so; the same call goes on from there.
 
     Notes
     -----
-    A failed job stops no other. An interruption from the keyboard stops the batch, and the index is complete up to it.
+    A failed job stops no other. An interruption stops the batch, and the index is complete up to it.
     """
-    folder = Path(folder)
+    folder, stop = Path(folder), stop or Stop()
+    i, n = shard
+    if not 1 <= i <= n:
+        raise OsteobayesError(f"shard {i}/{n}: give i/n with i from 1 to n")
     folder.mkdir(parents=True, exist_ok=True)
     unique: dict[str, Job] = {}
     for job in jobs:
         unique.setdefault(job.id, job)
-    rows = {key: _row(key, job) for key, job in unique.items()}
-    _write_index(folder, rows)
-    for i, (key, job) in enumerate(unique.items(), 1):
-        label = f"job {i} of {len(unique)} ({job.name or key})"
-        try:
-            run = _run_one(job, folder / key, calibrate, resume, lambda text, label=label: report(f"{label}: {text}"))
-        except Exception as error:
-            rows[key] |= {"status": "failed", "sentence": _sentence(error)}
-            report(f"{label} failed: {rows[key]['sentence']}")
+    plain = {key: _row(key, job) | {"order": place} for place, (key, job) in enumerate(unique.items())}
+    for key, row in plain.items():
+        _note(folder, key, row | {k: v for k, v in _noted(folder / f"{key}.json").items() if k != "order"})
+    mine = set(sorted(unique)[i - 1 :: n])
+    chosen = {k: j for k, j in unique.items() if k in mine}
+    table = index(folder, page=page)
+    labels = {k: f"job {place} of {len(chosen)} ({j.name or k})" for place, (k, j) in enumerate(chosen.items(), 1)}
+
+    def say(key: str, text: str) -> None:
+        report(f"{labels[key]}: {text}")
+
+    if engine is None:
+        found = _here(chosen, folder, calibrate, resume, summary, say, advance, stop)
+    else:
+        found = _dask(chosen, folder, engine, resources or {}, stop)
+    for key, row in found:
+        say(key, f"{row['status']}: {row['sentence']}")
+        _note(folder, key, plain[key] | row)
+        table = index(folder, page=page)
+    return table
+
+
+def _here(
+    jobs: Mapping[str, Job],
+    folder: Path,
+    calibrate: Callable[..., Run],
+    resume: Callable[..., Run],
+    summary: Callable[[Run], Mapping[str, float]] | None,
+    say: Callable[[str, str], None],
+    advance: Callable[[int, int, str], None],
+    stop: Stop,
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Jobs in this process, one after another."""
+    for place, (key, job) in enumerate(jobs.items()):
+        stop.check(folder, f"{place} of {len(jobs)} jobs are done")
+        yield key, _result(
+            job, folder / key, calibrate, resume, summary, lambda text, key=key: say(key, text), advance=advance, stop=stop
+        )  # fmt: skip
+        jax.clear_caches()  # programs of one job are of no use to another, and would stay
+        gc.collect()
+
+
+def _dask(
+    jobs: Mapping[str, Job],
+    folder: Path,
+    engine: str,
+    resources: Mapping[str, float],
+    stop: Stop,
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Jobs in the workers of a Dask cluster, as they end."""
+    try:
+        import dask
+        from distributed import Client, LocalCluster, as_completed
+    except ImportError as error:
+        raise OsteobayesError("the engine needs Dask: install osteobayes with its extra, `osteobayes[dask]`") from error
+    with ExitStack() as stack:
+        if engine == "local":
+            single = {"NPROC": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+            stack.enter_context(dask.config.set({"distributed.nanny.pre-spawn-environ": single}))
+            cluster = LocalCluster(
+                n_workers=cores(), threads_per_worker=1, processes=True, dashboard_address=None, resources=dict(resources) or None
+            )  # fmt: skip
+            client = stack.enter_context(Client(stack.enter_context(cluster)))
         else:
-            rows[key] |= _outcome(run, summary)
-            report(f"{label}: {rows[key]['sentence']}")
-        _write_index(folder, rows)
-    return pd.DataFrame(list(rows.values()))
+            try:
+                client = stack.enter_context(Client(engine, timeout=ANSWER_S))
+            except (OSError, ValueError) as error:
+                raise OsteobayesError(
+                    f"--engine {engine}: no Dask scheduler answers there ({_sentence(error)}); give `local` or its address, "
+                    "such as tcp://host:8786"
+                ) from error
+        futures = {
+            client.submit(_in_worker, job, str(folder.resolve() / key), engine == "local", pure=False, resources=dict(resources) or None): key
+            for key, job in jobs.items()
+        }  # fmt: skip
+        for done, future in enumerate(as_completed(list(futures))):
+            key = futures[future]
+            if future.status == "error":
+                row = {"status": "failed", "sentence": _sentence(future.exception())}
+            else:
+                row = future.result()
+            yield key, row
+            stop.check(folder, f"{done + 1} of {len(jobs)} jobs are done")
+
+
+def _in_worker(job: Job, path: str, pin: bool) -> dict[str, Any]:
+    """Body of a Dask task: one job, with one core where the cluster is ours."""
+    from distributed import get_worker
+
+    from osteobayes.precision import enable_compile_cache
+
+    if pin and hasattr(os, "sched_setaffinity"):
+        mine = sorted(range(os.cpu_count() or 1))
+        os.sched_setaffinity(0, {mine[int(get_worker().name) % len(mine)]})
+    enable_compile_cache()
+    alone = replace(job, settings={"processes": 1, **job.settings})
+    row = _result(alone, Path(path), calibrate_one, resume_one, headline, lambda text: None)
+    jax.clear_caches()
+    gc.collect()
+    return row
+
+
+def _result(
+    job: Job,
+    path: Path,
+    calibrate: Callable[..., Run],
+    resume: Callable[..., Run],
+    summary: Callable[[Run], Mapping[str, float]] | None,
+    report: Callable[[str], None],
+    **more: Any,
+) -> dict[str, Any]:
+    """What the index says of a job, after it ran."""
+    try:
+        run = _run_one(job, path, calibrate, resume, report, **more)
+    except LockedError as error:
+        return {"status": "running", "sentence": _sentence(error)}
+    except Exception as error:
+        return {"status": "failed", "sentence": _sentence(error)}
+    return _outcome(run, summary)
 
 
 def _sentence(error: Exception) -> str:
@@ -209,7 +351,23 @@ def _row(key: str, job: Job) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _run_one(job: Job, path: Path, calibrate: Callable, resume: Callable, report: Callable[[str], None]) -> Run:
+def _note(folder: Path, key: str, row: Mapping[str, Any]) -> None:
+    """Keep a job's row of the index in a file of its own, beside its run folder."""
+    write_json(folder / f"{key}.json", dict(row))
+
+
+def _noted(file: Path) -> dict[str, Any]:
+    """Row that an earlier batch kept of a job; nothing if there is none (or it is not whole)."""
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and found.get("id") == file.stem else {}
+
+
+def _run_one(
+    job: Job, path: Path, calibrate: Callable, resume: Callable, report: Callable[[str], None], **more: Any
+) -> Run:
     """Skip, resume or start one job."""
     if (path / "manifest.json").is_file():
         run = Run(path)
@@ -217,11 +375,9 @@ def _run_one(job: Job, path: Path, calibrate: Callable, resume: Callable, report
             report("finished before")
             return run
         report("resumed")
-        return resume(path, report)
-    if path.exists() and any(path.iterdir()):
-        raise RunError(f"{path}: half-made (no manifest.json); delete it and run the batch again")
+        return resume(path, report, **more)
     chosen = {"seed": job.seed, "cancers": job.cancers, **job.settings}
-    return calibrate(job.data, job.priors, path, job.overlay, report, **chosen)
+    return calibrate(job.data, job.priors, path, job.overlay, report, **more, **chosen)
 
 
 def _outcome(run: Run, summary: Callable[[Run], Mapping[str, float]] | None) -> dict[str, Any]:
@@ -237,13 +393,51 @@ def _outcome(run: Run, summary: Callable[[Run], Mapping[str, float]] | None) -> 
     return row
 
 
-def _write_index(folder: Path, rows: Mapping[str, Mapping[str, Any]]) -> None:
-    more = sorted({name for row in rows.values() for name in row} - set(FIRST_COLUMNS))
+def index(*folders: str | Path, out: str | Path | None = None, page: Page = lambda folder, table: None) -> pd.DataFrame:
+    """Index of batch folders, from what their jobs left.
+
+    Parameters
+    ----------
+    *folders
+        Batch folders; of a job in several the finished one counts, else the first.
+    out
+        Where ``index.csv`` is written; default: the first folder.
+    page
+        Called with that folder and the index (:func:`osteobayes.report.batch_page` writes ``index.html``).
+
+    Returns
+    -------
+    DataFrame
+        One row a job, in the order of the batch file, as ``index.csv`` holds it.
+
+    Raises
+    ------
+    OsteobayesError
+        If a folder does not exist, or none has a job.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise OsteobayesError(f"{folder}: there is no such folder; give folders that `osteobayes batch` made")
+        for file in sorted(folder.glob("?" * 16 + ".json")):
+            row, known = _noted(file), rows.get(file.stem)
+            if row and (known is None or STATUSES.index(row["status"]) < STATUSES.index(known["status"])):
+                rows[file.stem] = row
+    if not rows:
+        raise OsteobayesError(f"{', '.join(map(str, folders))}: no job of a batch is there")
+    ordered = sorted(rows.values(), key=lambda r: (r["order"], r["name"], r["id"]))
+    more = sorted({name for row in ordered for name in row} - {*FIRST_COLUMNS, "order"})
+    columns = [*FIRST_COLUMNS, *more]
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, [*FIRST_COLUMNS, *more], lineterminator="\n", restval="")
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n", restval="")
     writer.writeheader()
-    writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in rows.values())
-    write_atomically(folder / "index.csv", buffer.getvalue().encode())
+    writer.writerows({k: "" if row.get(k) is None else row[k] for k in columns} for row in ordered)
+    where = Path(out or folders[0])
+    where.mkdir(parents=True, exist_ok=True)
+    write_atomically(where / "index.csv", buffer.getvalue().encode())
+    table = pd.DataFrame(ordered, columns=columns)
+    page(where, table)
+    return table
 
 
 # --- the batch file ---------------------------------------------------------------------------------------------------
@@ -270,12 +464,21 @@ class JobSettings(_Closed):
     trajectory: Annotated[float, Field(gt=0)] | None = None
     block: Count | None = None
     prior_draws: Count | None = None
+    select: str | None = None
+    without: list[str] | None = None
+    weights: dict[str, Annotated[float, Field(ge=0, le=1)]] | None = None
+    model: Literal["core", "full"] | None = None
+    joint: bool | None = None
+    shared_frailty: bool | None = None
     grid: tuple[Days, Count, Count] | tuple[Days, Count, Count, Count | None] | None = None
 
     @property
     def given(self) -> dict[str, Any]:
-        """Only what was written."""
-        return self.model_dump(exclude_none=True)
+        """Only what was written, as :class:`osteobayes.fit.Settings` has it."""
+        found = self.model_dump(exclude_none=True)
+        if "weights" in found:
+            found["weights"] = tuple(sorted(found["weights"].items()))
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
 
 
 class Matrix(_Closed):
@@ -283,6 +486,12 @@ class Matrix(_Closed):
 
     cancers: Annotated[list[list[Cancer] | None], Field(min_length=1)] = [None]
     overlay: Annotated[list[str | None], Field(min_length=1)] = [None]
+    variant: Annotated[dict[str, JobSettings], Field(min_length=1)] = {"": JobSettings()}
+    """Settings by name: modules, correlations, shared frailty, ..."""
+    without: Annotated[list[list[str]], Field(min_length=1)] = [[]]
+    """Studies left out."""
+    weights: Annotated[list[dict[str, Annotated[float, Field(ge=0, le=1)]]], Field(min_length=1)] = [{}]
+    """Weights of studies or outcomes in the likelihood."""
     seed: Annotated[list[Seed], Field(min_length=1)] = [0]
     settings: Annotated[list[JobSettings], Field(min_length=1)] = [JobSettings()]
 
@@ -321,7 +530,7 @@ def load_batch(file: str | Path) -> list[Job]:
     ----------
     file
         YAML: ``format: 1``, optional ``data``, ``priors``, ``settings`` (of all jobs), and ``matrix`` (lists ``cancers``,
-        ``overlay``, ``seed``, ``settings``: every combination) or ``jobs`` (single ones), or both. Keys are closed.
+        ``overlay``, ``variant``, ``without``, ``weights``, ``seed``, ``settings``: every combination) or ``jobs`` (single ones), or both. Keys are closed.
 
     Returns
     -------
@@ -352,18 +561,28 @@ def load_batch(file: str | Path) -> list[Job]:
     data, priors = (place(getattr(content, k), (k,), True) for k in ("data", "priors"))
     jobs: list[Job] = []
 
-    def add(name: str, cancers: Sequence[str] | None, overlay: Path | None, seed: int, settings: JobSettings) -> None:
-        chosen = content.settings.given | settings.given
+    def add(
+        name: str, cancers: Sequence[str] | None, overlay: Path | None, seed: int, settings: Mapping[str, Any]
+    ) -> None:
+        chosen = {**content.settings.given, **settings}
         jobs.append(Job(tuple(cancers) if cancers else None, overlay, seed, chosen, data, priors, name))
 
     if content.matrix is not None:
         m = content.matrix
         overlays = [place(text, ("matrix", "overlay", i)) for i, text in enumerate(m.overlay)]
-        for cancers, overlay, seed, settings in itertools.product(m.cancers, overlays, m.seed, m.settings):
-            parts = ["+".join(cancers or ["all"]), overlay.stem if overlay else "", f"seed{seed}"]
-            add(" ".join(p for p in parts if p), cancers, overlay, seed, settings)
+        axes = (m.cancers, overlays, m.variant.items(), m.without, m.weights, m.seed, m.settings)
+        for cancers, overlay, (variant, chosen), without, weights, seed, settings in itertools.product(*axes):
+            parts = ["+".join(cancers or ["all"]), overlay.stem if overlay else "", variant]
+            parts += [
+                f"without {' '.join(without)}" if without else "",
+                " ".join(f"{k}*{w:g}" for k, w in weights.items()),
+            ]
+            given = chosen.given | settings.given
+            given |= {"without": tuple(without)} if without else {}
+            given |= {"weights": tuple(sorted(weights.items()))} if weights else {}
+            add(" ".join(p for p in (*parts, f"seed{seed}") if p), cancers, overlay, seed, given)
     for i, block in enumerate(content.jobs):
-        add(block.name, block.cancers, place(block.overlay, ("jobs", i, "overlay")), block.seed, block.settings)
+        add(block.name, block.cancers, place(block.overlay, ("jobs", i, "overlay")), block.seed, block.settings.given)
     if found:
         raise BatchError(found)
     return jobs

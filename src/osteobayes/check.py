@@ -27,7 +27,7 @@ from osteobayes.evidence.rows import Arms
 from osteobayes.fit import Run
 from osteobayes.fit.diagnose import ESS_LIMIT, K_LIMIT, LEAST, convergence, importance
 from osteobayes.fit.result import coverage, map_draws
-from osteobayes.fit.run import write_atomically
+from osteobayes.fit.store import write_atomically
 from osteobayes.model import Model, curves, likelihood
 from osteobayes.observe import interpolation
 from osteobayes.predict import Prediction, _constants, _draws

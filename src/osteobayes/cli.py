@@ -1,4 +1,4 @@
-"""Command line: verbs over folders. Exit codes: 0 done, 1 failed, 2 bad input, 3 run not usable, 130 interrupted."""
+"""Command line: verbs over folders. Exit codes: 0 done, 1 failed, 2 bad input, 3 run not usable, 75 ended before it was done (resume it)."""
 
 import json
 import sys
@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from osteobayes.errors import EvidenceError, OsteobayesError, PriorError, RegimenError
+from osteobayes.errors import EvidenceError, Interrupted, OsteobayesError, PriorError, RegimenError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 err = Console(stderr=True)
-EXIT_FAILED, EXIT_BAD_INPUT, EXIT_UNUSABLE, EXIT_INTERRUPTED = 1, 2, 3, 130
+EXIT_FAILED, EXIT_BAD_INPUT, EXIT_UNUSABLE, EXIT_INTERRUPTED = 1, 2, 3, 75
 JUDGED = 400
 """Draws of all chains from which a run is meant to be used: its predictions and its solver are checked too."""
 
@@ -31,6 +31,12 @@ OnlyData = Annotated[
 ]
 Without = Annotated[list[str] | None, typer.Option("--without", help="Study that is left out; may be repeated.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+
+MaxTime = Annotated[
+    float | None,
+    typer.Option(min=0.0, help="Minutes: end before they are over, where the run can be resumed (exit code 75)."),
+]
 
 
 def _start() -> None:
@@ -207,26 +213,29 @@ def calibrate(
     ] = 0.93,
     seed: Annotated[int, typer.Option()] = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder (created).")] = None,
+    max_time: MaxTime = None,
     as_json: Json = False,
 ) -> None:
     """Fit the model to published trials and predict therapy combinations."""
     _start()
     from osteobayes.fit import calibrate as fit
     from osteobayes.fit.run import Settings
+    from osteobayes.fit.stop import Stop
     from osteobayes.predict import prepare
 
-    bar = _Bar()
+    bar, stop = _Bar(), Stop(max_time)
     block = max(1, min(25, draws, tune // 3 or 1))
     prior_draws = max(50, min(Settings.prior_draws, draws * chains))
     starts = 4 if draws >= 100 else 2
     try:
-        run = fit(
-            _folders(data, only_data), priors, out, overlay, lambda text: _say(text, as_json), bar.advance,
-            lambda run: prepare(run, cancer), chains=chains, draws=draws, tune=tune, trajectory=trajectory,
-            target=target, seed=seed, cancers=tuple(cancer) if cancer else None, select=select, model=model, joint=joint,
-            shared_frailty=shared_frailty, without=tuple(without or ()),
-            block=block, prior_draws=prior_draws, starts=starts,
-        )  # fmt: skip
+        with stop.signals():
+            run = fit(
+                _folders(data, only_data), priors, out, overlay, lambda text: _say(text, as_json), bar.advance,
+                lambda run: prepare(run, cancer), stop, chains=chains, draws=draws, tune=tune, trajectory=trajectory,
+                target=target, seed=seed, cancers=tuple(cancer) if cancer else None, select=select, model=model, joint=joint,
+                shared_frailty=shared_frailty, without=tuple(without or ()),
+                block=block, prior_draws=prior_draws, starts=starts,
+            )  # fmt: skip
     finally:
         bar.stop()
     code = _finish(run, cancer, as_json)
@@ -242,22 +251,110 @@ def resume(
     draws: Annotated[
         int | None, typer.Option(min=1, help="Draws a chain in all: more than a finished run has.")
     ] = None,
+    max_time: MaxTime = None,
+    take_over: Annotated[
+        bool,
+        typer.Option(
+            "--take-over",
+            help="Go on although the run is locked (a shared disk on which the lock of a dead process stays).",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Continue an interrupted run, or add draws to a finished one; they are those of an uninterrupted run."""
     _start()
+    from osteobayes.fit import Run
     from osteobayes.fit import resume as go_on
+    from osteobayes.fit.stop import Stop
     from osteobayes.predict import prepare
 
-    bar = _Bar()
+    bar, stop = _Bar(), Stop(max_time)
+    begun = Run(run)
     try:
-        finished = go_on(
-            run, lambda text: _say(text, as_json), bar.advance, lambda run: prepare(run, run.settings.cancers), draws
-        )
+        with stop.signals():
+            # one that ended between its last draw and its predictions has only those to make
+            finished = begun if begun.lacks_predictions and draws is None else go_on(
+                run, lambda text: _say(text, as_json), bar.advance, lambda run: prepare(run, run.settings.cancers), draws,
+                stop, take_over,
+            )  # fmt: skip
     finally:
         bar.stop()
     cancers = finished.settings.cancers
     raise typer.Exit(_finish(finished, list(cancers) if cancers else None, as_json))
+
+
+@app.command()
+def batch(
+    file: Annotated[Path, typer.Argument(help="Batch file (YAML): settings, a matrix of them, single jobs.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the batch; one that is there goes on (default: batches/<name of the file>)."),
+    ] = None,
+    shard: Annotated[str, typer.Option(help="i/n: only every n-th job, from the i-th on (job arrays).")] = "1/1",
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            help="`local`: Dask workers, one a core; tcp://host:port: those of a Dask scheduler (default: this process)."
+        ),
+    ] = None,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Each job takes one `GPU` of a Dask worker's resources.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the jobs.")] = False,
+    max_time: MaxTime = None,
+    as_json: Json = False,
+) -> None:
+    """Fit many settings, data and priors: finished jobs are skipped, interrupted ones go on, failures stop no other."""
+    _start()
+    from osteobayes.batch import load_batch, run_batch
+    from osteobayes.fit.stop import Stop
+    from osteobayes.report import batch_page
+
+    jobs = load_batch(file)
+    part, _, parts = shard.partition("/")
+    if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
+        raise OsteobayesError(f"--shard {shard}: give i/n with i from 1 to n, such as 2/8")
+    if dry_run:
+        found = {j.id: j.name for j in jobs}
+        print(json.dumps(found)) if as_json else print(*(f"{k} {name}" for k, name in found.items()), sep="\n")
+        return
+    folder = out or Path("batches") / file.stem
+    bar, stop = _Bar(), Stop(max_time)
+    try:
+        with stop.signals():
+            table = run_batch(
+                jobs, folder, report=lambda text: _say(text, as_json), advance=bar.advance, stop=stop,
+                shard=(int(part), int(parts)), page=batch_page, engine=engine, resources={"GPU": 1} if gpu else None,
+            )  # fmt: skip
+    finally:
+        bar.stop()
+    raise typer.Exit(_indexed(folder, table, as_json))
+
+
+@app.command()
+def index(
+    folder: Annotated[list[Path], typer.Argument(help="Folders of batches (or of parts of one).")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the index (default: the first).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Rebuild the index of a batch, or merge those of several."""
+    from osteobayes.batch import index as rebuild
+    from osteobayes.report import batch_page
+
+    raise typer.Exit(_indexed(out or folder[0], rebuild(*folder, out=out, page=batch_page), as_json))
+
+
+def _indexed(folder: Path, table: Any, as_json: bool) -> int:
+    """Say what an index says; exit code 1 if a job failed."""
+    counts = {str(k): int(n) for k, n in table["status"].value_counts().items()}
+    if as_json:
+        print(
+            json.dumps({"folder": str(folder), "counts": counts, "jobs": json.loads(table.to_json(orient="records"))})
+        )
+    else:
+        print(f"{len(table)} jobs: " + ", ".join(f"{n} {k}" for k, n in counts.items()))
+        for row in table[table["status"] == "failed"].itertuples():
+            print(f"  {row.name or row.id}: {row.sentence}")
+        print(f"index: {folder / 'index.html'}")
+    return EXIT_FAILED if counts.get("failed") else 0
 
 
 @app.command()
@@ -566,20 +663,21 @@ def export_sbml(
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Versions, devices, float64, compile cache."""
+    """Versions, devices, float64 and its speed, what will be used, compile cache."""
     from importlib import metadata
 
     import jax
 
     from osteobayes.fit.run import STACK
     from osteobayes.paths import shipped
-    from osteobayes.precision import devices, enable_compile_cache, require_float64
+    from osteobayes.precision import advice, devices, enable_compile_cache, require_float64, throughput
 
     require_float64()
     begun = time.time()
     found = {
         "osteobayes": metadata.version("osteobayes"), "python": sys.version.split()[0], "versions": {p: metadata.version(p) for p in STACK},
         "devices": str(devices()), "backend": jax.default_backend(), "float64": bool(jax.config.jax_enable_x64),
+        "float64_gflops": round(throughput(), 1), "use": advice(devices()),
         "compile_cache": str(enable_compile_cache()), "datasets": str(shipped("datasets")), "priors": str(shipped("priors")),
         "seconds": round(time.time() - begun, 2),
     }  # fmt: skip
@@ -601,8 +699,8 @@ def guarded(run: Callable[[], None]) -> int:
     except OsteobayesError as error:
         err.print(str(error), highlight=False, soft_wrap=True, markup=False)
         return EXIT_FAILED
-    except KeyboardInterrupt:
-        err.print("interrupted; finished blocks are kept: continue with `osteobayes resume RUN`")
+    except (Interrupted, KeyboardInterrupt) as error:
+        err.print(str(error) or "interrupted", highlight=False, soft_wrap=True, markup=False)
         return EXIT_INTERRUPTED
     except SystemExit as done:
         return int(done.code or 0)

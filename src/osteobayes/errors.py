@@ -77,3 +77,14 @@ class RegimenError(OsteobayesError):
 
 class RunError(OsteobayesError):
     """A run that cannot be started, resumed or read."""
+
+
+class LockedError(RunError):
+    """A run on which another process works."""
+
+
+class Interrupted(BaseException):
+    """A run that ended before it was done, because it was asked to, and can be resumed; the text says how.
+
+    Not an error: what isolates the failures of many fits lets it pass.
+    """

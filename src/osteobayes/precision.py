@@ -3,7 +3,9 @@
 import hashlib
 import os
 import platform
+import statistics
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -165,4 +167,42 @@ def devices() -> Devices:
         jax=jax.__version__,
         jaxlib=jaxlib.__version__,
         float64=bool(jax.config.jax_enable_x64),  # pyright: ignore[reportAttributeAccessIssue]
+    )
+
+
+GRADIENT_S = {"core": 0.020, "accelerator": 0.12}
+"""Seconds of a gradient of the breast designs on one CPU core, and of up to some 2000 side by side on an H100 (``docs/design/step5.md``,
+"On an accelerator"): there they are launches of small programs, whatever is in them."""
+
+
+def throughput(size: int = 1024, repeats: int = 5) -> float:
+    """Float64 operations a second (in 1e9) of the default device: the median of some products of two square matrices.
+
+    Parameters
+    ----------
+    size, repeats
+        Rows of the matrices, and how many products.
+    """
+    x = jax.random.normal(jax.random.key(0), (size, size), dtype="float64")
+    product = jax.jit(lambda a: a @ a)
+    jax.block_until_ready(product(x))
+    seconds = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        jax.block_until_ready(product(x))
+        seconds.append(time.perf_counter() - begun)
+    return 2e-9 * size**3 / statistics.median(seconds)
+
+
+def advice(found: Devices) -> str:
+    """What a calibration uses of these devices, and from how many chains side by side an accelerator wins."""
+    pays = round(found.cores * GRADIENT_S["accelerator"] / GRADIENT_S["core"])
+    if found.backend == "cpu":
+        return (
+            f"calibrations run their chains in {found.cores} processes, one a core; an accelerator would win from about {pays} chains "
+            "side by side (many fits, not one)"
+        )
+    return (
+        f"programs run on the {found.backend}; it wins over these {found.cores} cores from about {pays} chains side by side, "
+        "so run one calibration on the CPU (JAX_PLATFORMS=cpu) and many fits here"
     )

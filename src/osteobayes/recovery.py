@@ -22,7 +22,8 @@ from osteobayes.fit import Run, Settings
 from osteobayes.fit.diagnose import convergence
 from osteobayes.fit.hmc import Sampler
 from osteobayes.fit.lanes import Lanes
-from osteobayes.fit.run import build_model, draws_of, find_start, sample, write_atomically
+from osteobayes.fit.run import build_model, draws_of, find_start, sample
+from osteobayes.fit.store import write_atomically
 from osteobayes.fit.workers import Chains, cores, in_threads
 from osteobayes.model import Model
 from osteobayes.model.redraw import redrawn

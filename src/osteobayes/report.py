@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from osteobayes.errors import RunError
-from osteobayes.fit.run import write_atomically
+from osteobayes.fit.store import write_atomically
 
 if TYPE_CHECKING:
     from osteobayes.fit import Run
@@ -314,6 +314,17 @@ def _open(ax: Any) -> None:
         ax.spines[side].set_color("0.6")
 
 
+STYLE = """body { font: 15px/1.45 system-ui, sans-serif; color: #1a1a1a; max-width: 80rem; margin: 1.5rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .85rem; margin: .8rem 0; }
+caption { text-align: left; font-weight: 600; padding: .3rem 0; }
+th, td { border-bottom: 1px solid #d5d9de; padding: .25rem .6rem; text-align: left; vertical-align: top; }
+.interval { color: #555; white-space: nowrap; } .outside, .grade-prior-only { color: #c1121f; font-weight: 600; }
+img { width: 100%; height: auto; border: 1px solid #d5d9de; }
+"""
+"""Of every page."""
+
 TEMPLATE = """<!doctype html>
 <html lang="en-GB">
 <head>
@@ -322,15 +333,7 @@ TEMPLATE = """<!doctype html>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <title>osteobayes run {{ name }}</title>
 <style>
-body { font: 15px/1.45 system-ui, sans-serif; color: #1a1a1a; max-width: 80rem; margin: 1.5rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .85rem; margin: .8rem 0; }
-caption { text-align: left; font-weight: 600; padding: .3rem 0; }
-th, td { border-bottom: 1px solid #d5d9de; padding: .25rem .6rem; text-align: left; vertical-align: top; }
-.sentence { padding: .4rem .8rem; border-left: 4px solid {{ "#1f4e79" if usable else "#c1121f" }}; }
-.interval { color: #555; white-space: nowrap; } .outside, .grade-prior-only { color: #c1121f; font-weight: 600; }
-img { width: 100%; height: auto; border: 1px solid #d5d9de; }
+{{ style }}.sentence { padding: .4rem .8rem; border-left: 4px solid {{ "#1f4e79" if usable else "#c1121f" }}; }
 </style>
 </head>
 <body>
@@ -429,7 +432,7 @@ def report(run: "Run", predictions: Sequence["Prediction"]) -> Path:
     inside, known = _inside(table)
     sds = sorted(diagnostics.get("between_study_sd", {}).items())
     page = Environment(autoescape=True).from_string(TEMPLATE).render(
-        name=Path(run.path).name, sentence=diagnostics["sentence"], usable=diagnostics["usable"],
+        style=STYLE, name=Path(run.path).name, sentence=diagnostics["sentence"], usable=diagnostics["usable"],
         picture=base64.b64encode(picture.read_bytes()).decode("ascii"),
         headings=["regimen", "population", "grade", *(title for _, title, _ in ESTIMAND_COLUMNS)],
         predictions=[_prediction(p) for p in predictions],
@@ -479,3 +482,68 @@ def _fit_row(row: Any) -> dict[str, Any]:
         "prior": f"[{_number(row.prior_low, '.3g')}, {_number(row.prior_high, '.3g')}]",
         "inside": ("yes" if row.inside else "no") if known else "",
     }  # fmt: skip
+
+
+BATCH_TEMPLATE = """<!doctype html>
+<html lang="en-GB">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>osteobayes batch {{ name }}</title>
+<style>
+{{ style }}.failed, .no { color: #c1121f; font-weight: 600; }
+</style>
+</head>
+<body>
+<h1>osteobayes batch {{ name }}</h1>
+<p>{{ counts }}. P(SRE): share of patients with at least one skeletal-related event by 24 months, death competing, mean and 90 % interval.
+The same is in <code>index.csv</code>.</p>
+<div class="scroll"><table>
+<caption>Jobs</caption>
+<thead><tr>{% for h in headings %}<th>{{ h }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for row in rows %}<tr>{% for text, kind in row %}<td class="{{ kind }}">{{ text }}</td>{% endfor %}</tr>
+{% endfor %}</tbody>
+</table></div>
+</body>
+</html>
+"""
+
+
+def batch_page(folder: Path, table: pd.DataFrame) -> Path:
+    """Write ``index.html`` of a batch: one self-contained page, no scripts.
+
+    Parameters
+    ----------
+    folder
+        Where the page is written.
+    table
+        The index (:func:`osteobayes.batch.index`).
+    """
+    from jinja2 import Environment
+
+    plain = ("name", "status", "usable", "sentence", "max_rhat", "min_ess_bulk", "divergences", "wall_s", "id")
+    predicted = [c for c in table.columns if c.startswith("p_sre_") and not c.endswith(("_low", "_high"))]
+
+    def text(row: Any, column: str) -> str:
+        x = row[column]
+        if x is None or (isinstance(x, float) and np.isnan(x)) or x == "":
+            return ""
+        if column in predicted:
+            return f"{x:.2f} [{row[f'{column}_low']:.2f}, {row[f'{column}_high']:.2f}]"
+        forms = {"max_rhat": ".3f", "min_ess_bulk": ".0f", "wall_s": ".0f", "divergences": ".0f"}
+        return ("yes" if x else "no") if column == "usable" else format(x, forms.get(column, ""))
+
+    rows = []
+    for _, row in table.iterrows():
+        cells = [(c, text(row, c)) for c in (*plain, *predicted)]
+        rows.append([(t, t if c in ("status", "usable") else "interval" if c in predicted else "") for c, t in cells])
+    counted = table["status"].value_counts()
+    page = Environment(autoescape=True).from_string(BATCH_TEMPLATE).render(
+        style=STYLE, name=folder.resolve().name, rows=rows, headings=[*plain, *(c.removeprefix("p_sre_24_").replace("_", " ") for c in predicted)],
+        counts=f"{len(table)} jobs: " + ", ".join(f"{n} {status}" for status, n in counted.items()),
+    )  # fmt: skip
+    path = folder / "index.html"
+    write_atomically(path, page.encode("utf-8"))
+    return path

@@ -14,11 +14,13 @@ import pandas as pd
 from jaxtyping import Float
 
 from osteobayes.cycle import Catalogue, Cell, Grid, Regimen
+from osteobayes.errors import OsteobayesError
 from osteobayes.evidence.load import Evidence
 from osteobayes.evidence.rows import PACKED, Arms, real_members
 from osteobayes.evidence.together import Entry, Together, entries_of, joining, padded, sets_of
 from osteobayes.evidence.uses import FAMILIES, KINDS, as_ratio, beyond, kind_of, statistic_of, unusable
 from osteobayes.schema import CANCERS, COMPONENTS, DETECTIONS, TRIALS, Study
+from osteobayes.schema.reading import did_you_mean
 
 _UNSEEN = 10_000
 ONSET_YEARS = np.concatenate([[0.0], np.geomspace(0.01, 9.0, 90)])
@@ -94,6 +96,33 @@ class Packed:
                 for a in arrays
             ]
         return np.concatenate(arrays)
+
+    def weighted(self, weights: Mapping[str, float]) -> "Packed":
+        """The same with other weights of some outcomes in the likelihood.
+
+        Parameters
+        ----------
+        weights
+            Weight (0: left out, 1: as printed) by study or by outcome; an outcome's own comes before its study's.
+
+        Raises
+        ------
+        OsteobayesError
+            If a weight is not between 0 and 1, or names no study and no outcome that is fitted.
+        """
+        known = {*self.table["study"], *self.table.index}
+        for name, weight in weights.items():
+            if name not in known:
+                raise OsteobayesError(
+                    f"weights: no fitted study or outcome is called {name!r}; {did_you_mean(name, known)}"
+                )
+            if not 0.0 <= weight <= 1.0:
+                raise OsteobayesError(f"weights: {name} has {weight:g}; give a number from 0 (left out) to 1")
+        new = {
+            f: np.array([weights.get(o, weights.get(self.table.loc[o, "study"], w)) for o, w in zip(ids, self.weights[f], strict=True)])
+            for f, ids in self.outcomes.items()
+        }  # fmt: skip
+        return replace(self, weights=new)
 
 
 @dataclass

@@ -20,7 +20,8 @@ from osteobayes.evidence.pack import Packed
 from osteobayes.fit import start
 from osteobayes.fit.diagnose import convergence, energy_fraction, learned, verdict
 from osteobayes.fit.hmc import MOST_STEPS, Sampler
-from osteobayes.fit.run import Run, _workers, _write_json, draws_of
+from osteobayes.fit.run import Run, _workers, draws_of
+from osteobayes.fit.store import write_json
 from osteobayes.fit.workers import peak_gib
 from osteobayes.model import Data, Model, likelihood
 from osteobayes.model.transform import constrain
@@ -251,7 +252,7 @@ def finish(run: Run, sampler: Sampler, begin: dict[str, np.ndarray], timings: di
     parameters.to_csv(run.path / "parameters.csv", index=False, float_format="%.6g")
     table = coverage(model.packed, post["replicate"], pre["replicate"])
     table.to_csv(run.path / "fit_by_outcome.csv", index=False, float_format="%.6g")
-    _write_json(run.path / "diagnostics.json", diagnose(run, sampler, begin, draws, stats, post, pre, table, timings))
+    write_json(run.path / "diagnostics.json", diagnose(run, sampler, begin, draws, stats, post, pre, table, timings))
 
 
 def diagnose(run, sampler, begin, draws, stats, post, pre, table, timings) -> dict[str, Any]:

@@ -30,6 +30,19 @@ from osteobayes.evidence import Evidence
 from osteobayes.fit import start
 from osteobayes.fit.geometry import Arrays
 from osteobayes.fit.hmc import FIRST_STEP, PROGRAMS, Sampler, state_arrays, state_from, step_for, with_step
+from osteobayes.fit.stop import Stop
+from osteobayes.fit.store import (
+    LOCK,
+    SUFFIXES,
+    Blocks,
+    load_arrays,
+    locked,
+    save_arrays,
+    unpack,
+    whole,
+    write_atomically,
+    write_json,
+)
 from osteobayes.fit.workers import Chains, cores, in_processes, in_threads, peak_gib, resident_gib
 from osteobayes.model import Data, Model
 from osteobayes.model.transform import constrain, unconstrain
@@ -38,7 +51,7 @@ from osteobayes.precision import cpu_tag, require_float64
 from osteobayes.priors import PriorSet, therapies_of
 from osteobayes.solve import METHODS
 
-FORMAT = 5
+FORMAT = 6
 """Of the blocks of a run: phases of the warm-up, coordinates, states."""
 WARM_UP = (0, 1, 2, 3)
 """Phases of the warm-up, as blocks record them."""
@@ -56,6 +69,8 @@ EXCESS = 0.75
 """Power of the variance of long tails that the metric keeps: all of it would make steps shorter by more than it widens them."""
 LEARNED = "coordinates.npz"
 """File of a run with the coordinates that the first phase of warm-up found."""
+BEFORE_MANIFEST = {LOCK, "blocks", "inputs.zip", "inputs.zip.part", "manifest.json.part"}
+"""What a run that ended before its manifest was written leaves: it was not begun."""
 STACK = ("jax", "jaxlib", "numpyro", "numpy", "scipy", "arviz", "xarray", "diffrax", "equinox", "pymc", "pytensor")
 Report = Callable[[str], None]
 
@@ -80,6 +95,8 @@ class Settings:
     """Selection of studies (``selections.yaml`` of the data); ``all`` for every study."""
     without: tuple[str, ...] = ()
     """Studies that are left out."""
+    weights: tuple[tuple[str, float], ...] = ()
+    """Weights of studies or single outcomes in the likelihood (:meth:`osteobayes.evidence.pack.Packed.weighted`); the others have 1."""
     model: str = "core"
     """``core``: a cell runs the modules that its agents switch on; ``full``: all modules in every cell."""
     joint: bool = False
@@ -125,6 +142,7 @@ class Settings:
         if unknown := sorted(set(content) - {f.name for f in fields(cls)}):
             raise RunError(f"the run has settings that this version does not know ({', '.join(unknown)}): fit it again")
         tuples = {n: tuple(content[n]) for n in ("grid", "without", "cancers") if content[n] is not None}
+        tuples["weights"] = tuple((name, weight) for name, weight in content.get("weights", ()))
         return cls(**{**content, **tuples})
 
     @property
@@ -143,40 +161,18 @@ class Settings:
         return max(1, round(self.draws / self.block)) * self.block
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all (temporary name, fsync, rename)."""
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("wb") as f:
-        f.write(content)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(temporary, path)
-
-
-def _savez(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # pyright: ignore[reportArgumentType]
-    write_atomically(path, buffer.getvalue())
-
-
-def _load(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as content:
-        return {k: content[k] for k in content.files}
-
-
 def _zip_inputs(path: Path, data: Sequence[Path], priors: Path, overlay: Path | None) -> None:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(buffer, "w") as archive:
         folders = [(folder, f"datasets_{i}" if i else "datasets") for i, folder in enumerate(data)]
         borrowed = [] if (priors / "therapies").is_dir() else [(therapies_of(priors), "priors/therapies")]
         for folder, name in (*folders, (priors, "priors"), *borrowed):
             for file in sorted(folder.rglob("*")):
-                if file.is_file() and file.suffix in (".yaml", ".csv", ".json", ".md"):
-                    archive.writestr(
-                        zipfile.ZipInfo(f"{name}/{file.relative_to(folder).as_posix()}"), file.read_bytes()
-                    )
+                if file.is_file() and file.suffix in SUFFIXES:
+                    entry = zipfile.ZipInfo(f"{name}/{file.relative_to(folder).as_posix()}")
+                    archive.writestr(entry, file.read_bytes(), zipfile.ZIP_DEFLATED)
         if overlay is not None:
-            archive.writestr(zipfile.ZipInfo("overlay.yaml"), overlay.read_bytes())
+            archive.writestr(zipfile.ZipInfo("overlay.yaml"), overlay.read_bytes(), zipfile.ZIP_DEFLATED)
     write_atomically(path, buffer.getvalue())
 
 
@@ -229,12 +225,9 @@ class Run:
         """The model, rebuilt from the inputs in the folder."""
         if "model" in self._memory:
             return self._memory["model"]
-        with TemporaryDirectory() as folder, zipfile.ZipFile(self.path / "inputs.zip") as archive:
+        with TemporaryDirectory() as folder:
             root = Path(folder)
-            for name in archive.namelist():
-                if name.startswith("/") or ".." in Path(name).parts:
-                    raise RunError(f"{self.path}/inputs.zip: unsafe name `{name}`")
-            archive.extractall(root)
+            unpack(self.path / "inputs.zip", root)
             overlay = root / "overlay.yaml"
             data = sorted(root.glob("datasets*"), key=lambda p: int(p.name.partition("_")[2] or 0))
             return build_model(data, root / "priors", overlay if overlay.exists() else None, self.settings)
@@ -242,17 +235,22 @@ class Run:
     @cached_property
     def start(self) -> dict[str, np.ndarray]:
         """Optima, their Laplace weights, and the first coordinates (``start.npz``)."""
-        return _load(self.path / "start.npz")
+        return load_arrays(self.path / "start.npz")
 
     def coordinates(self, phase: int) -> Arrays:
         """The sampler's coordinates in a phase."""
-        found = self.start if phase == WARM_UP[0] else _load(self.path / LEARNED)
+        found = self.start if phase == WARM_UP[0] else load_arrays(self.path / LEARNED)
         return {k.removeprefix("geometry_"): jnp.asarray(v) for k, v in found.items() if k.startswith("geometry_")}
 
     @property
-    def blocks(self) -> list[Path]:
-        """Finished blocks in order."""
-        return sorted((self.path / "blocks").glob("*.npz"))
+    def blocks(self) -> Blocks:
+        """Draws of finished blocks, and the chains' states."""
+        return Blocks(self.path / "blocks")
+
+    @property
+    def lacks_predictions(self) -> bool:
+        """Finished, and `osteobayes calibrate` ended before it had written its predictions."""
+        return self.manifest["status"] == "finished" and not (self.path / "predictions.json").exists()
 
     def __str__(self) -> str:
         text = f"run {self.path.name}: {self.manifest['status']}"
@@ -272,10 +270,11 @@ def build_model(data: Path | Sequence[Path], priors: Path, overlay: Path | None,
         evidence = evidence.drop(settings.without)
     if settings.cancers:
         evidence = evidence.select(cancer=settings.cancers)
-    return Model.build(
+    model = Model.build(
         evidence, PriorSet.load(priors, overlay), Grid(*settings.grid), catalogue, full=settings.model == "full",
         joint=settings.joint, shared_frailty=settings.shared_frailty,
     )  # fmt: skip
+    return replace(model, packed=model.packed.weighted(dict(settings.weights))) if settings.weights else model
 
 
 def calibrate(
@@ -286,6 +285,7 @@ def calibrate(
     report: Report = lambda text: None,
     advance: Callable[[int, int, str], None] = lambda done, total, text: None,
     beside: Callable[[Run], None] = lambda run: None,
+    stop: Stop | None = None,
     **settings: Any,
 ) -> Run:
     """Fit the model to published numbers.
@@ -300,6 +300,8 @@ def calibrate(
         Called with sentences, and with (iterations done, total, text).
     beside
         Called with the run in a thread of its own while the draws are summarised.
+    stop
+        Asked after every block whether to go on (default: always).
     **settings
         Fields of :class:`Settings`.
 
@@ -313,7 +315,9 @@ def calibrate(
     EvidenceError, PriorError, RegimenError
         Bad input, before anything is written.
     RunError
-        If ``out`` exists, or no start reached a finite density.
+        If ``out`` exists, the disk is full, or no start reached a finite density.
+    Interrupted
+        If ``stop`` says so; the run can be resumed.
     """
     require_float64()
     begun = time.time()
@@ -325,25 +329,37 @@ def calibrate(
     overlay_file = Path(overlay) if overlay is not None else None
     model = build_model(data_folders, prior_folder, overlay_file, chosen)
     path = Path(out) if out is not None else Path("runs") / time.strftime("%Y%m%d-%H%M%S")
-    if path.exists() and any(path.iterdir()):
+    there = {p.relative_to(path).as_posix() for p in path.rglob("*")} if path.exists() else set()
+    if there - BEFORE_MANIFEST:
         raise RunError(f"{path}: the folder exists and is not empty; choose another --out, or resume it")
     report(str(model))
     if left := model.packed.left_out:
         report(
             f"{len(left)} rows marked `fit` are left out: the model cannot use them yet (`osteobayes validate` says why)"
         )
-    (path / "blocks").mkdir(parents=True, exist_ok=True)
-    _zip_inputs(path / "inputs.zip", data_folders, prior_folder, overlay_file)
+    path.mkdir(parents=True, exist_ok=True)
     versions = {p: metadata.version(p) for p in STACK}
     manifest = {
         "format": FORMAT, "status": "running", "settings": asdict(chosen), "fingerprint": model.fingerprint(),
         "versions": versions | {"osteobayes": metadata.version("osteobayes"), "python": platform.python_version()},
-        "device": {"backend": jax.default_backend(), "kind": jax.devices()[0].device_kind, "cpu": cpu_tag()},
+        "device": _device(chosen),
         "assumed": list(model.packed.assumed), "prior_only": None, "timings": {"begun": begun},
     }  # fmt: skip
-    _write_json(path / "manifest.json", manifest)
-    run = Run(path, {"model": model})
-    return _continue(run, report, advance, beside)
+    with locked(path):
+        (path / "blocks").mkdir(exist_ok=True)
+        _zip_inputs(path / "inputs.zip", data_folders, prior_folder, overlay_file)
+        write_json(path / "manifest.json", manifest)
+        return _continue(Run(path, {"model": model}), report, advance, beside, stop or Stop())
+
+
+def _device(settings: Settings) -> dict[str, Any]:
+    """Engine and machine of a fit: with others its draws differ, if only in the last bits."""
+    threads = settings.processes == 1
+    return {
+        "backend": jax.default_backend(), "kind": jax.devices()[0].device_kind, "devices": jax.device_count(), "cpu": cpu_tag(),
+        "engine": "threads" if threads else "processes", "cores": cores() if threads else 1,
+        "flags": " ".join(sorted(os.environ.get("XLA_FLAGS", "").split())),
+    }  # fmt: skip
 
 
 def resume(
@@ -352,6 +368,8 @@ def resume(
     advance: Callable[[int, int, str], None] = lambda d, t, x: None,
     beside: Callable[[Run], None] = lambda run: None,
     draws: int | None = None,
+    stop: Stop | None = None,
+    take_over: bool = False,
 ) -> Run:
     """Continue an interrupted run, or add draws to a finished one; the draws are those of an uninterrupted run.
 
@@ -363,14 +381,33 @@ def resume(
         As of :func:`calibrate`.
     draws
         Draws a chain in all, more than the run has; None: as many as it was asked for.
+    stop
+        As of :func:`calibrate`.
+    take_over
+        Work on the run although its lock says that another process does (:func:`osteobayes.fit.store.locked`).
 
     Raises
     ------
     RunError
-        If the run is finished (and no more draws are asked for), was made by another version or on another kind of device, or
-        its inputs changed.
+        If the run is finished (and no more draws are asked for), another process works on it, it was made by another version,
+        with another engine or on another kind of device, or its inputs changed.
+    Interrupted
+        If ``stop`` says so.
     """
-    run = Run(Path(path))
+    if not (Path(path) / "manifest.json").is_file():
+        raise RunError(f"{path}: not a run folder (no manifest.json); if a calibration was begun there, repeat it")
+    with locked(Path(path), take_over):
+        return _resume(Run(Path(path)), report, advance, beside, draws, stop or Stop())
+
+
+def _resume(
+    run: Run,
+    report: Report,
+    advance: Callable[[int, int, str], None],
+    beside: Callable[[Run], None],
+    draws: int | None,
+    stop: Stop,
+) -> Run:
     if run.manifest["format"] != FORMAT:
         raise RunError(
             f"{run.path}: another version of osteobayes began this run (format {run.manifest['format']}, this one goes on "
@@ -382,23 +419,22 @@ def resume(
             f"{run.path}: the run is finished with {run.settings.sampling} draws a chain; "
             "there is nothing to resume unless you ask for more draws"
         )
-    was, now = run.manifest["device"], {"backend": jax.default_backend(), "cpu": cpu_tag()}
-    for key, value in now.items():
-        if was[key] != value:
-            raise RunError(
-                f"{run.path}: made with {key} {was[key]}, this machine has {value}; draws would differ, so resume it there"
-            )
+    was, now = run.manifest["device"], _device(run.settings)
+    if other := [f"{key} {was[key]!r} (now {now[key]!r})" for key in now if was[key] != now[key]]:
+        raise RunError(f"{run.path}: made with {', '.join(other)}; draws would differ, so resume it as it was begun")
     if run.model.fingerprint() != run.manifest["fingerprint"]:
         raise RunError(f"{run.path}: inputs.zip does not match the manifest; the folder was changed")
     if more:
         settings = run.manifest["settings"] | {"draws": draws}
-        _write_json(run.path / "manifest.json", run.manifest | {"status": "running", "settings": settings})
+        write_json(run.path / "manifest.json", run.manifest | {"status": "running", "settings": settings})
         run = Run(run.path, {"model": run.model})
-    return _continue(run, report, advance, beside)
-
-
-def _write_json(path: Path, content: Any) -> None:
-    write_atomically(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+    for file, made in (("start.npz", ()), (LEARNED, [run.path / "blocks"])):
+        if not whole(run.path / file):
+            report(f"{run.path}/{file} is not whole: it is made again")
+            for path in ((run.path / file), *(p for folder in made for p in folder.iterdir())):
+                path.unlink()
+    run.blocks.mend(report)
+    return _continue(run, report, advance, beside, stop)
 
 
 LONG = 1000
@@ -416,7 +452,9 @@ def _workers(settings: Settings) -> int:
     return max(1, min(settings.chains, cores()))
 
 
-def _continue(run: Run, report: Report, advance: Callable[[int, int, str], None], beside: Callable[[Run], None]) -> Run:
+def _continue(
+    run: Run, report: Report, advance: Callable[[int, int, str], None], beside: Callable[[Run], None], stop: Stop
+) -> Run:
     begun = time.time()
     settings, model = run.settings, run.model
     run._memory["model"] = model
@@ -445,7 +483,7 @@ def _continue(run: Run, report: Report, advance: Callable[[int, int, str], None]
         searching = peak_gib(resource.RUSAGE_SELF)
         timings["search_s"] = timings.get("search_s", 0.0) + time.time() - tick
         tick = time.time()
-        sample(run, sampler, chains, data, settings, advance)
+        sample(run, sampler, chains, data, settings, advance, stop)
     # the search ran beside the process that compiles, the largest that has ended; sampling beside the workers
     beside_search, beside_sampling = peak_gib(resource.RUSAGE_CHILDREN), sum(peaks.values())
     timings["sampling_gib"] = max(searching + beside_search, resident_gib() + beside_sampling)
@@ -458,8 +496,9 @@ def _continue(run: Run, report: Report, advance: Callable[[int, int, str], None]
         other = pool.submit(beside, run)
         result.finish(run, sampler, run.start, timings)
         other.result()
+    run.blocks.merge()
     manifest = run.manifest | {"status": "finished", "timings": timings}
-    _write_json(run.path / "manifest.json", manifest)
+    write_json(run.path / "manifest.json", manifest)
     for name in ("manifest", "diagnostics"):
         run.__dict__.pop(name, None)
     return run
@@ -470,7 +509,7 @@ def find_start(run: Run, sampler: Sampler, data: Data, settings: Settings, repor
     file = run.path / "start.npz"
     if not file.exists():
         report("searching for optima")
-        _savez(file, search(sampler, data, settings, report))
+        save_arrays(file, search(sampler, data, settings, report))
 
 
 def _prior_only(run: Run) -> tuple[str, ...]:
@@ -478,7 +517,7 @@ def _prior_only(run: Run) -> tuple[str, ...]:
     found = run.manifest["prior_only"]
     if found is None:
         found = list(run.model.prior_only)
-        _write_json(run.path / "manifest.json", run.manifest | {"prior_only": found})
+        write_json(run.path / "manifest.json", run.manifest | {"prior_only": found})
         run.__dict__.pop("manifest")
     run.model.__dict__["prior_only"] = tuple(found)
     return tuple(found)
@@ -598,29 +637,30 @@ def sample(
     data: Data,
     settings: Settings,
     advance: Callable[[int, int, str], None],
+    stop: Stop | None = None,
 ) -> None:
     """Warm-up and draws of all chains from ``start.npz`` on, in blocks that the run's folder keeps; goes on after the last."""
+    stop = stop or Stop()
     block = settings.block
     phases = [p for p, n in zip(WARM_UP, settings.warm_up, strict=True) for _ in range(n // block)] + [SAMPLING] * (
         settings.sampling // block
     )
-    done = [int(p.stem) for p in run.blocks]
-    if done != list(range(len(done))):
-        raise RunError(f"{run.path}/blocks: a block is missing; delete those after the gap and resume")
+    done = len(run.blocks)
     keys = [jax.random.PRNGKey(settings.seed * 7919 + 31 * c + 1) for c in range(settings.chains)]
     states: list[HMCState] = []
     if done:
-        last = _load(run.blocks[-1])
-        like = jax.eval_shape(sampler.plain_state)
+        last, like = run.blocks.state(), jax.eval_shape(sampler.plain_state)
         states = [
             state_from({k.removeprefix(f"chain{c}_"): v for k, v in last.items() if k.startswith(f"chain{c}_")}, like)
             for c in range(settings.chains)
         ]
-    total = len(phases) * block
+    total, lasted = len(phases) * block, 0.0
     coordinates: Arrays = {}
     for i, phase in enumerate(phases):
-        if i < len(done):
+        if i < done:
             continue
+        stop.check(run.path, f"{i} of {len(phases)} blocks are kept", lasted)
+        begun = time.monotonic()
         enters = i == 0 or phase != phases[i - 1]
         if enters and phase != SAMPLING:
             coordinates, where, metric = _begin(run, sampler, data, settings, phase)
@@ -632,14 +672,16 @@ def sample(
         if phase != SAMPLING or enters:
             step = next_step(run, phase, settings.target)
             states = [with_step(s, step) for s in states]
-        results = chains(states, coordinates, settings.trajectory * (1.0 if phase >= WARM_UP[-1] else WARM_UP_SHARE))
-        states = [r[0] for r in results]
-        stats = {k: np.stack([r[2][k] for r in results]) for k in results[0][2]}
-        arrays = {"draws": np.stack([r[1] for r in results]), "phase": np.array(phase)}
-        arrays |= {f"stat_{k}": v for k, v in stats.items()}
-        for c, s in enumerate(states):
-            arrays |= {f"chain{c}_{k}": v for k, v in state_arrays(s).items()}
-        _savez(run.path / "blocks" / f"{i:04d}.npz", arrays)
+        longest = settings.trajectory * (1.0 if phase >= WARM_UP[-1] else WARM_UP_SHARE)
+        with stop.patiently():
+            results = chains(states, coordinates, longest)
+            states = [r[0] for r in results]
+            stats = {k: np.stack([r[2][k] for r in results]) for k in results[0][2]}
+            arrays = {"draws": np.stack([r[1] for r in results]), "phase": np.array([phase])}
+            arrays |= {f"stat_{k}": v for k, v in stats.items()}
+            kept = {f"chain{c}_{k}": v for c, s in enumerate(states) for k, v in state_arrays(s).items()}
+            run.blocks.append(arrays, kept)
+        lasted = time.monotonic() - begun
         text = "sampling" if phase == SAMPLING else f"warm-up {phase + 1}/{len(WARM_UP)}"
         advance(
             (i + 1) * block,
@@ -654,19 +696,26 @@ def _begin(
     """Coordinates of a phase of the warm-up, where in them each chain begins, and the metric, from all draws before it."""
     if phase == WARM_UP[0]:
         return run.coordinates(phase), run.start["first"], np.eye(sampler.geometry.size)
-    draws = np.concatenate([_load(p)["draws"] for p in run.blocks], axis=1)
-    late = draws[:, settings.warm_up[0] // 4 :]  # the start of a chain is not the posterior
+    kept = run.blocks.arrays("draws", "phase")
+    draws, phases = kept["draws"], np.repeat(kept["phase"], kept["draws"].shape[1] // len(kept["phase"]))
+    skipped = settings.warm_up[0] // 4  # the start of a chain is not the posterior
+    late, phases = draws[:, skipped:], phases[skipped:]
     if phase == WARM_UP[1]:
-        _savez(run.path / LEARNED, _learn(sampler, data, late, settings))
-    coordinates, curvature = run.coordinates(phase), _load(run.path / LEARNED)["curvature"]
+        save_arrays(run.path / LEARNED, _learn(sampler, data, late, settings))
+    coordinates, curvature = run.coordinates(phase), load_arrays(run.path / LEARNED)["curvature"]
     nothing = np.zeros((len(late), 0, late.shape[-1]))
-    known = run._memory.get("moved", (nothing, nothing))  # of the phases before, whose coordinates are the same
-    new = late[:, known[0].shape[1] :]
-    moved = np.stack([sampler.moved(z, coordinates) for z in new.reshape(-1, late.shape[-1])])
-    gradients = sampler.moved_values_and_grads(moved, data | {"geometry": coordinates}, _workers(settings))[1]
-    both = tuple(
-        np.concatenate([k, x.reshape(new.shape)], axis=1) for k, x in zip(known, (moved, gradients), strict=True)
-    )
+    both = run._memory.get("moved", (nothing, nothing))  # of the phases before, whose coordinates are the same
+    for entered in WARM_UP[
+        1 : phase + 1
+    ]:  # in the same parts after an interruption: sums over other parts differ in the last bits
+        new = late[:, both[0].shape[1] : np.searchsorted(phases, entered)]
+        if new.shape[1] == 0:
+            continue
+        moved = np.stack([sampler.moved(z, coordinates) for z in new.reshape(-1, late.shape[-1])])
+        gradients = sampler.moved_values_and_grads(moved, data | {"geometry": coordinates}, _workers(settings))[1]
+        both = tuple(
+            np.concatenate([k, x.reshape(new.shape)], axis=1) for k, x in zip(both, (moved, gradients), strict=True)
+        )
     run._memory["moved"] = both
     w, slopes = (x.reshape(-1, late.shape[-1]) for x in both)
     return coordinates, both[0][:, -1], refreshed_metric(w, slopes, curvature)
@@ -678,20 +727,23 @@ def next_step(run: Run, phase: int, target: float) -> float:
     The geometric mean of what the blocks of this phase say (:func:`osteobayes.fit.hmc.step_for`), or of the phase before.
     """
     found: dict[int, list[float]] = {}
-    for block in map(_load, run.blocks):
-        said = step_for(target, float(block["stat_step_size"].flat[0]), block["stat_acceptance_rate"])
-        found.setdefault(int(block["phase"]), []).append(float(np.log(said)))
+    if len(run.blocks):
+        kept = run.blocks.arrays("phase", "stat_step_size", "stat_acceptance_rate")
+        blocks = (np.split(kept[f"stat_{k}"], len(kept["phase"]), axis=1) for k in ("step_size", "acceptance_rate"))
+        for of, step, acceptance in zip(kept["phase"], *blocks, strict=True):
+            said = step_for(target, float(step[0, 0]), np.ascontiguousarray(acceptance))  # the same sum in any file
+            found.setdefault(int(of), []).append(float(np.log(said)))
     latest = found.get(phase) or found.get(phase - 1)
     return float(np.exp(np.mean(latest))) if latest else FIRST_STEP
 
 
 def draws_of(run: Run) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Unconstrained draws [chain, draw, parameter] and statistics of the sampling phase."""
-    kept = [b for b in (_load(p) for p in run.blocks) if int(b["phase"]) == SAMPLING]
-    stats = {
-        k.removeprefix("stat_"): np.concatenate([b[k] for b in kept], axis=1) for k in kept[0] if k.startswith("stat_")
-    }
-    return np.concatenate([b["draws"] for b in kept], axis=1), stats
+    kept = run.blocks.arrays()
+    phase = kept.pop("phase")
+    mine = np.repeat(phase == SAMPLING, kept["draws"].shape[1] // len(phase))
+    kept = {k: v[:, mine] for k, v in kept.items()}
+    return kept.pop("draws"), {k.removeprefix("stat_"): v for k, v in kept.items()}
 
 
 __all__ = ["Run", "Settings", "build_model", "calibrate", "constrain", "draws_of", "resume"]

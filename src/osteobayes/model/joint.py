@@ -390,7 +390,7 @@ class Model:
         return pd.DataFrame(rows, columns=columns)
 
     def fingerprint(self) -> str:
-        """Hash of priors, agents, rows, grid and modules: what makes two fits the same."""
+        """Hash of priors, agents, rows, their weights, grid and modules: what makes two fits the same."""
         agents = {a for cell in self.packed.cells for a in cell.regimen.agents}
         text = (
             self.priors.fingerprint()
@@ -400,6 +400,8 @@ class Model:
         )
         text += "".join(repr(self.catalogue.agents[a]) for a in sorted(agents))
         text += "".join(f"{f}{v.tobytes().hex()}" for f, v in self.packed.observed.items())
+        if any((w != 1.0).any() for w in self.packed.weights.values()):
+            text += "".join(f"{f}{w.tobytes().hex()}" for f, w in self.packed.weights.items())
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def numpyro(self, priors: Mapping[str, Any] | None = None, adjust: Callable[[dict], dict] | None = None):

@@ -54,6 +54,9 @@ def field_name(key: Key) -> str:
     return text
 
 
+LARGEST = 16 * 2**20
+"""Bytes of a YAML file at most."""
+
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's parser where PyYAML was built with it: ten times as fast as its own."""
 
@@ -98,6 +101,9 @@ def read_yaml(path: Path | str, file: str | None = None) -> YamlDocument:
     path = Path(path)
     file = path.as_posix() if file is None else file
     try:
+        if (size := path.stat().st_size) > LARGEST:
+            message = f"the file has {size / 2**20:.0f} MiB, {LARGEST / 2**20:.0f} are allowed"
+            return YamlDocument(file, None, problems=(Problem(file, None, "", message, "split it"),))
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         return YamlDocument(file, None, problems=(Problem(file, None, "", "the file is missing", "write it"),))
