@@ -455,7 +455,7 @@ def _workers(settings: Settings) -> int:
 def _continue(
     run: Run, report: Report, advance: Callable[[int, int, str], None], beside: Callable[[Run], None], stop: Stop
 ) -> Run:
-    begun = time.time()
+    begun, stop.run = time.time(), run.path
     settings, model = run.settings, run.model
     run._memory["model"] = model
     processes = settings.processes or 1

@@ -25,6 +25,8 @@ class Stop:
         self._minutes = minutes
         self._asked: str | None = None
         self._patient = False
+        self.run: Path | None = None
+        """The run that goes on, for the sentence of a signal."""
 
     def check(self, run: Path, kept: str, lasts: float = 0.0) -> None:
         """End the run if it was asked to, or if what comes next (seconds) would end after its time.
@@ -58,7 +60,9 @@ class Stop:
         def asked(number: int, frame: FrameType | None) -> None:
             name = signal.Signals(number).name
             if not self._patient or self._asked is not None:
-                raise Interrupted(f"{name}: what was written is kept: continue with `osteobayes resume RUN`")
+                raise Interrupted(
+                    f"{name}: what was written is kept: continue with `osteobayes resume {self.run or 'RUN'}`"
+                )
             self._asked = f"{name} came"
 
         before = {n: signal.signal(n, asked) for n in (signal.SIGINT, signal.SIGTERM)}
