@@ -286,6 +286,9 @@ def test_the_command_lists_and_refuses(tmp_path, capfd):
     assert capfd.readouterr().out.endswith(" one\n")
     assert osteobayes("batch", str(tmp_path / "batch.yaml"), "--shard", "3/2") == 1
     assert "--shard 3/2: give i/n" in capfd.readouterr().err
+    (tmp_path / "bad.yaml").write_text("format: 1\njobs: [{nome: one}]\n")
+    assert osteobayes("batch", str(tmp_path / "bad.yaml")) == 2
+    assert "bad.yaml:2: jobs[0].nome" in capfd.readouterr().err
     assert osteobayes("index", str(tmp_path)) == 1
     assert "no job of a batch" in capfd.readouterr().err
 

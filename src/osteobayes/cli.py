@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from osteobayes.errors import EvidenceError, Interrupted, OsteobayesError, PriorError, RegimenError
+from osteobayes.errors import EvidenceError, Interrupted, OsteobayesError, RegimenError, _ProblemsError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 err = Console(stderr=True)
@@ -693,7 +693,7 @@ def guarded(run: Callable[[], None]) -> int:
     """Run a command; deliberate errors become one clear message and an exit code, never a traceback."""
     try:
         run()
-    except (EvidenceError, PriorError, RegimenError) as error:
+    except (_ProblemsError, RegimenError) as error:
         err.print(str(error), highlight=False, soft_wrap=True, markup=False)
         return EXIT_BAD_INPUT
     except OsteobayesError as error:

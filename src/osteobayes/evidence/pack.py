@@ -110,11 +110,12 @@ class Packed:
         OsteobayesError
             If a weight is not between 0 and 1, or names no study and no outcome that is fitted.
         """
-        known = {*self.table["study"], *self.table.index}
+        studies = sorted(set(self.table["study"]))
+        known = {*studies, *self.table.index}
         for name, weight in weights.items():
             if name not in known:
                 raise OsteobayesError(
-                    f"weights: no fitted study or outcome is called {name!r}; {did_you_mean(name, known)}"
+                    f"weights: no fitted study or outcome is called {name!r}; {did_you_mean(name, studies)}"
                 )
             if not 0.0 <= weight <= 1.0:
                 raise OsteobayesError(f"weights: {name} has {weight:g}; give a number from 0 (left out) to 1")
