@@ -173,13 +173,13 @@ def run_batch(
     folder
         Created; a finished job in it is skipped, an interrupted one resumed.
     calibrate, resume
-        The engine (:func:`osteobayes.fit.calibrate`, :func:`osteobayes.fit.resume`); another one for tests.
+        What fits a job in this process (:func:`osteobayes.fit.calibrate`, :func:`osteobayes.fit.resume`); others for tests.
     summary
         Numbers of a finished run for the index, or None.
     report, advance
-        Called with sentences, and with (iterations done, total, text) of the job that runs.
+        Called with sentences, and with (iterations done, total, text) of the job that runs (in this process).
     stop
-        Asked after every block whether to go on, and before every job (default: always).
+        Asked after every block whether to go on, and before every job (default: always); with a cluster, after every job.
     shard
         (i, n): of the jobs in the order of their ids only every n-th, from the i-th on. Shards may work on one folder side by
         side, without knowing of each other.
@@ -229,7 +229,7 @@ def run_batch(
     if engine is None:
         found = _here(chosen, folder, calibrate, resume, summary, say, advance, stop)
     else:
-        found = _dask(chosen, folder, engine, resources or {}, stop)
+        found = _dask(chosen, folder, engine, resources or {}, summary, stop)
     for key, row in found:
         say(key, f"{row['status']}: {row['sentence']}")
         _note(folder, key, plain[key] | row)
@@ -262,6 +262,7 @@ def _dask(
     folder: Path,
     engine: str,
     resources: Mapping[str, float],
+    summary: Callable[[Run], Mapping[str, float]] | None,
     stop: Stop,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Jobs in the workers of a Dask cluster, as they end."""
@@ -287,7 +288,7 @@ def _dask(
                     "such as tcp://host:8786"
                 ) from error
         futures = {
-            client.submit(_in_worker, job, str(folder.resolve() / key), engine == "local", pure=False, resources=dict(resources) or None): key
+            client.submit(_in_worker, job, str(folder.resolve() / key), summary, engine == "local", pure=False, resources=dict(resources) or None): key
             for key, job in jobs.items()
         }  # fmt: skip
         for done, future in enumerate(as_completed(list(futures))):
@@ -300,18 +301,18 @@ def _dask(
             stop.check(folder, f"{done + 1} of {len(jobs)} jobs are done")
 
 
-def _in_worker(job: Job, path: str, pin: bool) -> dict[str, Any]:
+def _in_worker(job: Job, path: str, summary: Callable[[Run], Mapping[str, float]] | None, pin: bool) -> dict[str, Any]:
     """Body of a Dask task: one job, with one core where the cluster is ours."""
     from distributed import get_worker
 
     from osteobayes.precision import enable_compile_cache
 
     if pin and hasattr(os, "sched_setaffinity"):
-        mine = sorted(range(os.cpu_count() or 1))
+        mine = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {mine[int(get_worker().name) % len(mine)]})
     enable_compile_cache()
     alone = replace(job, settings={"processes": 1, **job.settings})
-    row = _result(alone, Path(path), calibrate_one, resume_one, headline, lambda text: None)
+    row = _result(alone, Path(path), calibrate_one, resume_one, summary, lambda text: None)
     jax.clear_caches()
     gc.collect()
     return row

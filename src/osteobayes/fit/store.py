@@ -147,7 +147,7 @@ class Blocks:
     def _files(self) -> list[tuple[int, int, Path]]:
         """First and last block of each file, in order, without files whose blocks another has."""
         found: list[tuple[int, int, Path]] = []
-        for path in (self.folder).glob("[0-9]*.npz"):
+        for path in self.folder.glob("[0-9]*.npz"):
             first, _, last = path.stem.partition("-")
             found.append((int(first), int(last or first), path))
         found.sort(key=lambda f: (f[0], -f[1]))
