@@ -33,6 +33,7 @@ Without = Annotated[list[str] | None, typer.Option("--without", help="Study that
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
+Shard = Annotated[str, typer.Option(help="i/n: only every n-th job, from the i-th on (job arrays).")]
 MaxTime = Annotated[
     float | None,
     typer.Option(min=0.0, help="Minutes: end before they are over, where the run can be resumed (exit code 75)."),
@@ -290,7 +291,7 @@ def batch(
         Path | None,
         typer.Option(help="Folder of the batch; one that is there goes on (default: batches/<name of the file>)."),
     ] = None,
-    shard: Annotated[str, typer.Option(help="i/n: only every n-th job, from the i-th on (job arrays).")] = "1/1",
+    shard: Shard = "1/1",
     engine: Annotated[
         str | None,
         typer.Option(
@@ -309,9 +310,7 @@ def batch(
     from osteobayes.report import batch_page
 
     jobs = load_batch(file)
-    part, _, parts = shard.partition("/")
-    if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
-        raise OsteobayesError(f"--shard {shard}: give i/n with i from 1 to n, such as 2/8")
+    part = _shard(shard)
     if dry_run:
         found = {j.id: j.name for j in jobs}
         print(json.dumps(found)) if as_json else print(*(f"{k} {name}" for k, name in found.items()), sep="\n")
@@ -322,7 +321,7 @@ def batch(
         with stop.signals():
             table = run_batch(
                 jobs, folder, report=lambda text: _say(text, as_json), advance=bar.advance, stop=stop,
-                shard=(int(part), int(parts)), page=batch_page, engine=engine, resources={"GPU": 1} if gpu else None,
+                shard=part, page=batch_page, engine=engine, resources={"GPU": 1} if gpu else None,
             )  # fmt: skip
     finally:
         bar.stop()
@@ -340,6 +339,14 @@ def index(
     from osteobayes.report import batch_page
 
     raise typer.Exit(_indexed(out or folder[0], rebuild(*folder, out=out, page=batch_page), as_json))
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """``i/n``."""
+    part, _, parts = text.partition("/")
+    if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
+        raise OsteobayesError(f"--shard {text}: give i/n with i from 1 to n, such as 2/8")
+    return int(part), int(parts)
 
 
 def _indexed(folder: Path, table: Any, as_json: bool) -> int:
@@ -588,6 +595,64 @@ def recover(
     )
     for sentence in found["short"]:
         _say(f"fell short: {sentence}", False)
+
+
+@app.command()
+def sbc(
+    out: Annotated[Path, typer.Argument(help="Folder of the study (created; one that was interrupted goes on).")],
+    replicates: Annotated[int, typer.Option(min=2, help="Datasets to simulate and fit.")] = 128,
+    level: Annotated[
+        str,
+        typer.Option(help="likelihood: each number from its own law; trial: patients, and the tables made from them."),
+    ] = "likelihood",
+    planted: Annotated[
+        list[str] | None,
+        typer.Option(help="PARAMETER=FACTOR: its prior scale in the simulator only (a defect to be found)."),
+    ] = None,
+    posterior: Annotated[Path | None, typer.Option(help="Finished run: truths are draws of its posterior.")] = None,
+    select: Annotated[str, typer.Option(help="Selection of the shipped studies whose designs are used.")] = "core",
+    cancer: Annotated[list[str] | None, typer.Option(help="Only studies with this cancer; may be repeated.")] = None,
+    chains: Annotated[int, typer.Option(min=2)] = 2,
+    draws: Annotated[int, typer.Option(min=8, help="Draws a chain.")] = 300,
+    tune: Annotated[int, typer.Option(min=1, help="Warm-up iterations a chain.")] = 300,
+    target: Annotated[
+        float, typer.Option(min=0.5, max=0.99, help="Acceptance that steps are set for (short fits: longer steps).")
+    ] = 0.88,
+    seed: Annotated[int, typer.Option()] = 0,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes (default: one a core).")] = None,
+    shard: Shard = "1/1",
+    max_time: MaxTime = None,
+    as_json: Json = False,
+) -> None:
+    """Simulation-based calibration on real designs: ranks of true parameters and predictions must be uniform."""
+    _start()
+    from osteobayes.fit.stop import Stop
+    from osteobayes.sbc import calibrate_by_simulation, table
+
+    defects = {}
+    for text in planted or ():
+        name, _, factor = text.partition("=")
+        try:
+            defects[name] = float(factor)
+        except ValueError:
+            raise typer.BadParameter(f"{text!r} is not PARAMETER=FACTOR", param_hint="--planted") from None
+    stop = Stop(max_time)
+    with stop.signals():
+        found = calibrate_by_simulation(
+            out, replicates, level, defects, posterior, lambda text: _say(text, as_json), jobs, stop,
+            cancers=tuple(cancer) if cancer else None, select=select, chains=chains, draws=draws, tune=tune, target=target,
+            seed=seed, starts=2, shard=_shard(shard),
+        )  # fmt: skip
+    if as_json:
+        print(json.dumps(found))
+        return
+    if found is None:
+        return
+    _say(table(found).head(10).to_string(index=False), False)
+    _say(found["criterion"], False)
+    for sentence in found["deviations"]:
+        _say(f"not uniform: {sentence}", False)
+    _say("ranks are uniform by that criterion" if found["uniform"] else "ranks are not uniform", False)
 
 
 @app.command()

@@ -8,7 +8,7 @@ state a dropout-free estimand: "P(SRE by 24 months)" is cumulative incidence wit
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
 # pyright: reportReturnType=false, reportAssignmentType=false
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -453,6 +453,45 @@ def _default_questions(model: Model, cancers: Sequence[str] | None) -> list[tupl
     populations = {c: POPULATIONS.get(c, "") for c in cancers or POPULATIONS}
     fitted = {c: p for c, p in populations.items() if p in model.coords["study_sre"]}
     return [(c, p, [*DEFAULT_REGIMENS, EXTRA_REGIMEN[c]]) for c, p in fitted.items()]
+
+
+def headline_estimands(model: Model, horizon_months: float = 24.0) -> Callable[[Mapping[str, np.ndarray]], xr.Dataset]:
+    """Function from draws of the parameters to what the default questions ask, compiled once.
+
+    Parameters
+    ----------
+    model
+        The model.
+    horizon_months
+        Horizon of the predictions.
+
+    Returns
+    -------
+    function
+        Takes parameters on the natural scale [draw, ...] and gives ``p_sre, mean_sre, survival, marker_change`` and
+        ``log_rate_ratio`` (of mean SREs per patient, against the comparator) as a dataset with dims draw and ``question``
+        (cancer and regimen); draws whose cells cannot be solved are missing, and the comparator's own ratio.
+    """
+    program = jit(partial(_simulate_chunk, model))
+    questions = []
+    for cancer, population, regimens in _default_questions(model, None):
+        asked, base = ([Regimen.parse(r, model.catalogue) for r in x] for x in (regimens, [COMPARATOR]))
+        named = list(dict.fromkeys([base[0], *asked]))
+        scenarios = _scenarios(model, asked, base[0], cancer, population)[1][: len(named)]
+        questions.append((cancer, named, _question(model, scenarios, horizon_months)))
+
+    def estimands(values: Mapping[str, np.ndarray]) -> xr.Dataset:
+        draws = {n: jnp.asarray(x) for n, x in values.items() if model.priors[n].sampled}
+        found = []
+        for cancer, named, fixed in questions:
+            out = {k: np.asarray(x) for k, x in program(fixed, draws)[0].items() if k != "median_sre"}
+            ratio = np.log(out["mean_sre"] / out["mean_sre"][:, :1])
+            out["log_rate_ratio"] = np.where(np.arange(len(named)) > 0, ratio, np.nan)
+            labels = [f"{cancer}: {r}" for r in named]
+            found.append(xr.Dataset({k: (("draw", "question"), x) for k, x in out.items()}, {"question": labels}))
+        return xr.concat(found, "question")
+
+    return estimands
 
 
 def prepare(run: Run, cancers: Sequence[str] | None = None, horizon_months: float = 24.0) -> None:

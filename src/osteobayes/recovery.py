@@ -23,9 +23,10 @@ from osteobayes.fit.diagnose import convergence
 from osteobayes.fit.hmc import Sampler
 from osteobayes.fit.lanes import Lanes
 from osteobayes.fit.run import build_model, draws_of, find_start, sample
-from osteobayes.fit.store import write_atomically
+from osteobayes.fit.stop import Stop
+from osteobayes.fit.store import write_json
 from osteobayes.fit.workers import Chains, cores, in_threads
-from osteobayes.model import Model
+from osteobayes.model import Model, likelihood
 from osteobayes.model.redraw import redrawn
 from osteobayes.model.transform import constrain
 from osteobayes.paths import shipped
@@ -38,10 +39,6 @@ LEAST_OF_20 = 12
 """Datasets of 20 in which a parameter's 90 % interval must hold it; by chance 11 or fewer happen in 6 of 100,000 parameters."""
 PLAN, SUMMARY = "plan.json", "summary.json"
 TRIES = 50
-
-
-def _write(path: Path, content: Any) -> None:
-    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def plan(datasets: int, settings: Settings) -> dict[str, Any]:
@@ -63,6 +60,9 @@ class Study:
         :func:`plan`.
     """
 
+    ess_goal = ESS_GOAL
+    tries = TRIES
+
     def __init__(self, planned: Mapping[str, Any]) -> None:
         require_float64()
         self.commit = commit()
@@ -71,18 +71,18 @@ class Study:
         self.sampler = self.settings.sampler(self.model)
         model = self.model
 
-        def drawn(key: Any, data: Any) -> tuple[Any, ...]:
-            sites = model.draw_prior(key, data)
-            values = model.values(sites, data)
+        def drawn(key: Any, data: Any, hyper: Any) -> tuple[Any, ...]:
+            truth = data | {"hyper": hyper}
+            values = model.values(model.draw_prior(key, truth), truth)
             new = redrawn(model, jax.random.fold_in(key, 1), values, data)
-            terms = model.log_likelihood(sites, new)
-            return values, new, sum(x.sum() for x in terms.values())
+            expected, _ = model.expected(values, new)
+            terms = [likelihood.log_lik(f, new["observed"][f], a) for f, a in expected.items()]
+            return values, new, sum(x.sum() for x in terms)
 
         def natural(z: Any, key: Any, data: Any) -> dict[str, Any]:
             sites = constrain(model.sampled, self.sampler.unravel(z))
-            hyper = data["hyper"]
             return model.values(
-                model.priors.sample(key, hyper, model.coords, names=model.prior_only, given=sites), data
+                model.priors.sample(key, data["hyper"], model.coords, names=model.prior_only, given=sites), data
             )
 
         self._drawn, self._natural = jit(drawn), jit(jax.vmap(natural, in_axes=(0, 0, None)))
@@ -94,19 +94,19 @@ class Study:
         return [n for n, p in self.model.priors.parameters.items() if n in informed and p.sampled]
 
     def dataset(self, number: int) -> tuple[dict[str, np.ndarray], dict[str, Any], int]:
-        """True parameters, the data drawn at them, and how many prior draws had no finite likelihood before that one.
+        """True parameters on the natural scale, the data drawn at them, and how many prior draws had no finite likelihood before.
 
         Raises
         ------
         RunError
             If none of :data:`TRIES` prior draws has a finite likelihood at its own data.
         """
-        for t in range(TRIES):
+        for t in range(self.tries):
             key = jax.random.fold_in(jax.random.key(self.settings.seed * 100_003 + number), t)
-            values, data, total = self._drawn(key, self.data)
+            values, data, total = self._drawn(key, self.data, self.data["hyper"])
             if np.isfinite(float(total)):
-                return {k: np.asarray(values[k]) for k in self.parameters}, data, t
-        raise RunError(f"dataset {number}: none of {TRIES} prior draws has a finite likelihood at its own data")
+                return {k: np.asarray(x) for k, x in values.items()}, data, t
+        raise RunError(f"dataset {number}: none of {self.tries} prior draws has a finite likelihood at its own data")
 
     def compile(self) -> None:
         """Compile what :meth:`fit` runs."""
@@ -115,7 +115,7 @@ class Study:
     def fit(self, number: int, folder: Path) -> dict[str, Any]:
         """Fit one dataset; its start and blocks are kept in ``folder`` until it is done, so that an interrupted fit goes on.
 
-        As long as a scalar has fewer effective draws than :data:`ESS_GOAL`, half as many draws again are added, :data:`MOST` times
+        As long as a scalar has fewer effective draws than :attr:`ess_goal`, half as many draws again are added, :data:`MOST` times
         those asked for at most.
         """
         data = self.dataset(number)[1]
@@ -129,6 +129,21 @@ class Study:
     def _fit(self, number: int, folder: Path, sampler: Sampler, chains: Chains) -> dict[str, Any]:
         begun = time.time()
         truth, data, redone = self.dataset(number)
+        draws, told = self._sampled(data, folder, sampler, chains)
+        rows = self._rows(truth, self.values_of(draws, number, data))
+        return {
+            "dataset": number,
+            "commit": self.commit,
+            "redone": redone,
+            "seconds": time.time() - begun,
+            **told,
+            "rows": rows,
+        }
+
+    def _sampled(
+        self, data: dict[str, Any], folder: Path, sampler: Sampler, chains: Chains
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Draws [chain, draw, parameter] of a fit to ``data``, and its diagnostics."""
         (folder / "blocks").mkdir(parents=True, exist_ok=True)
         run = Run(folder, {"model": self.model})
         find_start(run, sampler, data, self.settings, lambda text: None)
@@ -137,30 +152,35 @@ class Study:
             sample(run, sampler, chains, data, settings, lambda done, total, text: None)
             draws, stats = draws_of(run)
             judged = convergence(draws)
-            if np.min(judged.bulk) >= ESS_GOAL or settings.draws >= MOST * self.settings.draws:
+            if np.min(judged.bulk) >= self.ess_goal or settings.draws >= MOST * self.settings.draws:
                 break
             settings = replace(settings, draws=settings.draws + self.settings.draws // 2)
+        return draws, {
+            "draws": draws.shape[1], "max_rhat": float(np.max(judged.rhat)), "min_ess_bulk": float(np.min(judged.bulk)),
+            "min_ess_tail": float(np.min(judged.tail)), "divergences": int(stats["diverging"].sum()),
+        }  # fmt: skip
+
+    def values_of(self, draws: np.ndarray, number: int, data: dict[str, Any]) -> dict[str, np.ndarray]:
+        """Parameters on the natural scale [draw, ...] of unconstrained draws [..., parameter]."""
         flat = jnp.asarray(draws.reshape(-1, draws.shape[-1]))
         keys = jax.random.split(jax.random.key(number), len(flat))
-        found = {k: np.asarray(v) for k, v in self._natural(flat, keys, data).items() if k in truth}
+        return {k: np.asarray(v) for k, v in self._natural(flat, keys, data).items()}
+
+    def _rows(self, truth: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
         rows = []
-        for name, true in truth.items():
+        for name in self.parameters:
             levels = [self.model.coords[d] for d in self.model.priors[name].dims]
-            for at in np.ndindex(*true.shape):
+            for at in np.ndindex(*truth[name].shape):
                 x = found[name][(slice(None), *at)]
                 low, mid, high = np.quantile(x, [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2])
                 rows.append(
                     {
                         "parameter": name, "level": ", ".join(v[i] for v, i in zip(levels, at, strict=True)),
-                        "true": float(true[at]), "low": float(low), "median": float(mid), "high": float(high),
-                        "rank": float((x < true[at]).mean()),
+                        "true": float(truth[name][at]), "low": float(low), "median": float(mid), "high": float(high),
+                        "rank": float((x < truth[name][at]).mean()),
                     }
                 )  # fmt: skip
-        return {
-            "dataset": number, "commit": self.commit, "redone": redone, "seconds": time.time() - begun, "draws": draws.shape[1], "max_rhat": float(np.max(judged.rhat)),
-            "min_ess_bulk": float(np.min(judged.bulk)), "min_ess_tail": float(np.min(judged.tail)),
-            "divergences": int(stats["diverging"].sum()), "rows": rows,
-        }  # fmt: skip
+        return rows
 
 
 def commit() -> str | None:
@@ -176,21 +196,99 @@ def commit() -> str | None:
         return None
 
 
-def work(folder: Path, part: int, parts: int) -> None:
-    """Fit every ``parts``-th dataset of a planned study, from ``part`` on, that has no result yet."""
+def work(folder: Path, first: int, step: int, study: Callable[[Mapping[str, Any]], Study] = Study) -> None:
+    """Fit every ``step``-th dataset of a planned study, from ``first`` on, that has no result yet."""
     enable_compile_cache()
     planned = json.loads((folder / PLAN).read_text())
-    mine = [i for i in range(part, planned["datasets"], parts) if not _result(folder, i).exists()]
+    mine = [i for i in range(first, planned["datasets"], step) if not _result(folder, i).exists()]
     if not mine:
         return
-    study = Study(planned)
-    study.compile()
+    one = study(planned)
+    one.compile()
     for i in mine:
-        _write(_result(folder, i), study.fit(i, folder / f"{i:03d}"))
+        write_json(_result(folder, i), one.fit(i, folder / f"{i:03d}"))
 
 
 def _result(folder: Path, number: int) -> Path:
     return folder / f"{number:03d}.json"
+
+
+def work_all(
+    folder: Path,
+    planned: Mapping[str, Any],
+    module: str,
+    report: Callable[[str], None],
+    jobs: int | None,
+    stop: Stop,
+    shard: tuple[int, int] = (1, 1),
+) -> list[dict[str, Any]]:
+    """Fit the datasets of a planned study that have no result yet, in processes of one core each; all results.
+
+    Parameters
+    ----------
+    folder
+        Folder of the study, created; what is there goes on.
+    planned
+        What the study does, with ``datasets``: how many.
+    module
+        Module whose ``work(folder, first, step)`` a process runs.
+    report
+        Called with sentences.
+    jobs
+        Processes; default: as many as there are cores.
+    stop
+        Asked now and then whether to go on.
+    shard
+        ``(i, n)``: only every n-th dataset from the i-th on, for several machines.
+
+    Raises
+    ------
+    RunError
+        If the folder holds another study, or a process ended before its datasets were done.
+    Interrupted
+        If ``stop`` says so; blocks that are done are kept.
+    """
+    if (folder / PLAN).exists() and json.loads((folder / PLAN).read_text()) != planned:
+        raise RunError(f"{folder}: the folder holds a study with other settings; choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / PLAN, dict(planned))
+    datasets, (i, shards) = planned["datasets"], shard
+    mine = range(i - 1, datasets, shards)
+    parts = max(1, min(jobs or cores(), len(mine)))
+    environment = os.environ | {"NPROC": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    code = f"import sys; from pathlib import Path; from {module} import work; work(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))"
+    report(f"{len(mine)} datasets in {parts} processes (compiling takes a few minutes the first time)")
+    processes = []
+    try:
+        for part in range(parts):
+            command = [sys.executable, "-c", code, str(folder), str(i - 1 + shards * part), str(shards * parts)]
+            processes.append(subprocess.Popen(command, env=environment, start_new_session=True))
+        seen: set[int] = set()
+        while True:
+            running = [p for p in processes if p.poll() is None]
+            for n in mine:
+                if n not in seen and _result(folder, n).exists():
+                    seen.add(n)
+                    one = json.loads(_result(folder, n).read_text())
+                    report(
+                        f"dataset {n}: {one['seconds']:.0f} s, R-hat {one['max_rhat']:.3f}, bulk ESS {one['min_ess_bulk']:.0f}, "
+                        f"{one['divergences']} divergences"
+                    )
+            if not running:
+                break
+            stop.check(folder, f"{len(seen)} of {len(mine)} datasets are done", again="the same command")
+            time.sleep(0.5)
+    finally:
+        for p in processes:
+            p.kill()
+            p.wait()
+    if missing := [n for n in mine if not _result(folder, n).exists()]:
+        codes = sorted({p.returncode for p in processes})
+        raise RunError(
+            f"{folder}: datasets {', '.join(map(str, missing))} were not fitted (exit codes {codes}; what the processes printed "
+            "stands above); the same command goes on from there"
+        )
+    return [json.loads(_result(folder, n).read_text()) for n in range(datasets) if _result(folder, n).exists()]
 
 
 def recover(
@@ -198,6 +296,7 @@ def recover(
     datasets: int = 20,
     report: Callable[[str], None] = lambda text: None,
     jobs: int | None = None,
+    stop: Stop | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
     """Draw datasets from the prior on the real designs, fit each, and count how often intervals hold the truth.
@@ -212,6 +311,8 @@ def recover(
         Called with sentences.
     jobs
         Processes, each with one core; default: as many as there are cores.
+    stop
+        Asked now and then whether to go on (default: always).
     **settings
         Fields of :class:`osteobayes.fit.Settings`.
 
@@ -228,60 +329,26 @@ def recover(
         If the folder holds another study, or a process ended before its datasets were done.
     """
     folder = Path(out)
-    chosen = Settings(**settings)
-    planned = plan(datasets, chosen)
-    if (folder / PLAN).exists() and json.loads((folder / PLAN).read_text()) != planned:
-        raise RunError(f"{folder}: the folder holds a recovery study with other settings; choose another --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / PLAN, planned)
-    parts = min(jobs or cores(), datasets)
-    environment = os.environ | {"NPROC": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    code = "import sys; from pathlib import Path; from osteobayes.recovery import work; work(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))"
-    report(f"{datasets} datasets in {parts} processes (compiling takes a few minutes the first time)")
-    processes = []
-    try:
-        for part in range(parts):
-            command = [sys.executable, "-c", code, str(folder), str(part), str(parts)]
-            processes.append(subprocess.Popen(command, env=environment, start_new_session=True))
-        seen: set[int] = set()
-        while True:
-            running = [p for p in processes if p.poll() is None]
-            for i in range(datasets):
-                if i not in seen and _result(folder, i).exists():
-                    seen.add(i)
-                    one = json.loads(_result(folder, i).read_text())
-                    report(
-                        f"dataset {i}: {one['seconds']:.0f} s, R-hat {one['max_rhat']:.3f}, bulk ESS {one['min_ess_bulk']:.0f}, "
-                        f"{one['divergences']} divergences"
-                    )
-            if not running:
-                break
-            time.sleep(0.5)
-    finally:
-        for p in processes:
-            p.kill()
-            p.wait()
-    if missing := [i for i in range(datasets) if not _result(folder, i).exists()]:
-        codes = sorted({p.returncode for p in processes})
-        raise RunError(
-            f"{folder}: datasets {', '.join(map(str, missing))} were not fitted (exit codes {codes}; what the processes printed "
-            "stands above); the same command goes on from there"
-        )
-    found = summarise(planned, [json.loads(_result(folder, i).read_text()) for i in range(datasets)])
-    found = {"command": _command(planned), **found, "fingerprint": _model(planned)[0].fingerprint()}
-    _write(folder / SUMMARY, found)
+    planned = plan(datasets, Settings(**settings))
+    found = summarise(planned, work_all(folder, planned, __name__, report, jobs, stop or Stop()))
+    found = {
+        "command": study_command("recover", "datasets", planned),
+        **found,
+        "fingerprint": _model(planned)[0].fingerprint(),
+    }
+    write_json(folder / SUMMARY, found)
     return found
 
 
-def _command(planned: Mapping[str, Any]) -> str:
-    """The command that makes this study."""
+def study_command(name: str, count: str, planned: Mapping[str, Any]) -> str:
+    """The command that makes a study of so many datasets."""
     settings = planned["settings"]
     options = {
-        "datasets": planned["datasets"],
+        count: planned["datasets"],
         **{k: settings[k] for k in ("select", "chains", "draws", "tune", "target", "seed")},
     }
     cancers = "".join(f" --cancer {c}" for c in settings["cancers"] or ())
-    return "osteobayes recover FOLDER" + "".join(f" --{k} {v}" for k, v in options.items()) + cancers
+    return f"osteobayes {name} FOLDER" + "".join(f" --{k} {v}" for k, v in options.items()) + cancers
 
 
 def summarise(planned: Mapping[str, Any], results: list[dict[str, Any]]) -> dict[str, Any]:

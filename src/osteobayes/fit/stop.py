@@ -28,8 +28,10 @@ class Stop:
         self.run: Path | None = None
         """The run that goes on, for the sentence of a signal."""
 
-    def check(self, run: Path, kept: str, lasts: float = 0.0) -> None:
+    def check(self, run: Path, kept: str, lasts: float = 0.0, again: str = "") -> None:
         """End the run if it was asked to, or if what comes next (seconds) would end after its time.
+
+        ``again``: what continues it (default: ``osteobayes resume``).
 
         Raises
         ------
@@ -39,7 +41,7 @@ class Stop:
         if why is None and time.monotonic() + lasts > self._until:
             why = f"the {self._minutes:g} minutes it was given are over"
         if why is not None:
-            raise Interrupted(f"{run}: {why}; {kept}: continue with `osteobayes resume {run}`")
+            raise Interrupted(f"{run}: {why}; {kept}: continue with {again or f'`osteobayes resume {run}`'}")
 
     @contextmanager
     def patiently(self) -> Iterator[None]:

@@ -1,7 +1,7 @@
 """A study again, patient by patient: individual patients from the model's hazards, and the study's own table from them."""
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,10 +16,11 @@ from osteobayes import solve, survival
 from osteobayes.errors import OsteobayesError
 from osteobayes.model import likelihood
 from osteobayes.model.curves import DEATH_COUNTS, EVENTS, component_hazards, member_death
-from osteobayes.model.joint import Model
+from osteobayes.model.joint import Data, Model
 from osteobayes.observe import patients as individual
 from osteobayes.observe.patients import Patients
 from osteobayes.precision import jit
+from osteobayes.schema import COMPONENTS
 
 
 @dataclass(frozen=True)
@@ -110,10 +111,22 @@ class TrialSimulator:
         if mine.empty:
             known = ", ".join(sorted(set(table["study"])))
             raise OsteobayesError(f"the model holds no outcome of {study!r}; it holds {known}")
-        solved = self._solved(model.values(parameters, model.data), model.data)
+        values = model.values(parameters, model.data)
+        return self._simulate(study, values, self._solve(values), key, sizes or {})
+
+    def _solve(self, values: Mapping[str, Array]) -> Mapping[str, Any]:
+        solved = self._solved(values, self.model.data)
         if int(solved["failed"]):
             raise OsteobayesError(f"{int(solved['failed'])} cells cannot be solved at these parameters; draw others")
-        groups = _Groups(model, solved, float(model.values(parameters, model.data)["frailty"]), key, sizes or {})
+        return solved
+
+    def _simulate(
+        self, study: str, values: Mapping[str, Array], solved: Mapping[str, Any], key: int, sizes: Mapping[str, int]
+    ) -> SimulatedTrial:
+        model = self.model
+        table = model.packed.table
+        mine = set(table.loc[table["study"] == study].index)
+        groups = _Groups(model, solved, float(values["frailty"]), key, sizes)
         rows: list[dict[str, Any]] = []
         for family, ids in model.packed.outcomes.items():
             if family == "patient_set":
@@ -122,7 +135,7 @@ class TrialSimulator:
             named = blocks.items() if isinstance(blocks, dict) else [("", blocks)]
             flat = [(block, r, i) for block, r in named for i in range(len(r[0]))]
             for at, (outcome, (block, r, i)) in enumerate(zip(ids, flat, strict=True)):
-                if outcome not in mine.index:
+                if outcome not in mine:
                     continue
                 base = {"outcome": outcome, "family": family, "block": block}
                 row = {name: np.asarray(values)[i] for name, values in r._asdict().items()}
@@ -131,6 +144,58 @@ class TrialSimulator:
                 else:
                     rows.append(base | self._drawn(solved["expected"][family], family, at, block, row, key))
         return SimulatedTrial(study, groups.drawn, pd.DataFrame(rows))
+
+    def published(self, values: Mapping[str, Array], key: int, data: Data) -> Data:
+        """All studies simulated patient by patient, and their own tables in the place of the published ones.
+
+        Parameters
+        ----------
+        values
+            Parameters on the natural scale.
+        key
+            Seed.
+        data
+            What is sampled with; numbers that are not counted on patients (registries, responses, markers) stay as they are
+            there, so give :func:`osteobayes.model.redraw.redrawn`.
+
+        Returns
+        -------
+        dict
+            The same structure and shapes.
+
+        Raises
+        ------
+        OsteobayesError
+            If its cells cannot be solved, an arm's size is not known, or a family's table cannot be packed (:data:`_PACKED`).
+        """
+        packed, solved = self.model.packed, self._solve(values)
+        studies = dict.fromkeys(packed.table["study"])
+        table = pd.concat([self._simulate(study, values, solved, key, {}).table for study in studies])
+        observed, rows = dict(data["observed"]), dict(data["rows"])
+        for family in sorted(set(packed.outcomes) & set(_COUNT)):
+            if family not in _PACKED:
+                raise OsteobayesError(f"numbers of the family `{family}` cannot be packed from patients yet")
+            found = [_PACKED[family](table.loc[table["outcome"] == outcome]) for outcome in packed.outcomes[family]]
+            x = np.array(observed[family])
+            for i, (value, _) in enumerate(found):
+                x[i] = value
+            observed[family] = jnp.asarray(x)
+            blocks, begun = rows[family], 0
+            named = blocks if isinstance(blocks, dict) else {"": blocks}
+            new = {}
+            for block, r in named.items():
+                n = len(r[0])
+                changed = {k: jnp.asarray([float(f[k]) for _, f in found[begun : begun + n]]) for k in found[begun][1]}
+                begun += n
+                if refused := [
+                    k for k in ("low", "high") if k not in changed and np.isfinite(getattr(r, k, np.nan)).any()
+                ]:
+                    raise OsteobayesError(
+                        f"printed `{refused[0]}` limits of the family `{family}` cannot be made from patients yet"
+                    )
+                new[block] = r._replace(**changed)
+            rows[family] = new if isinstance(blocks, dict) else new[""]
+        return data | {"observed": observed, "rows": rows}
 
     def _drawn(
         self, arguments: Any, family: str, at: int, block: str, row: Mapping[str, Any], key: int
@@ -333,6 +398,44 @@ _COUNT = {
     "interval": _interval, "hazard_ratio": _hazard_ratio, "rate_ratio": _rate_ratio, "ratio": _ratio, "rate": _rate,
 }  # fmt: skip
 """Families that are counted on patients; the others (registries, responses, markers) are drawn by their own `simulate`."""
+
+
+Fields = tuple[float | np.ndarray, dict[str, float]]
+"""An observed number as the likelihood takes it, and what changes of its row."""
+
+
+def _count_packed(table: pd.DataFrame) -> Fields:
+    row = table.iloc[0]
+    return float(row["events"]), {"n": row["n"]}
+
+
+def _split_packed(table: pd.DataFrame) -> Fields:
+    counts = np.zeros(len(COMPONENTS))
+    counts[table["part"].astype(int)] = table["events"]
+    return counts, {"total": table["n"].iloc[0]}
+
+
+def _median_packed(table: pd.DataFrame) -> Fields:
+    row = table.iloc[0]
+    low, high = (x / 12.0 if np.isfinite(x) else np.nan for x in (row["low"], row["high"]))
+    return row["value"] / 12.0, {"n": row["n"], "low": low, "high": high, "reached": float(row["reached"])}
+
+
+def _log_ratio_packed(table: pd.DataFrame) -> Fields:
+    row = table.iloc[0]
+    return float(np.log(row["value"])), {"se": float(np.log(row["high"] / row["low"]) / (2 * 1.96))}
+
+
+def _rate_packed(table: pd.DataFrame) -> Fields:
+    row = table.iloc[0]
+    return row["value"], {"n": row["n"]}
+
+
+_PACKED: dict[str, Callable[[pd.DataFrame], Fields]] = {
+    "crude": _count_packed, "completion": _count_packed, "split": _split_packed, "median": _median_packed,
+    "hazard_ratio": _log_ratio_packed, "rate": _rate_packed,
+}  # fmt: skip
+"""Families whose simulated rows can stand in the place of the published ones."""
 
 
 def simulate_trial(
