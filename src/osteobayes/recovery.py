@@ -58,15 +58,19 @@ class Study:
     ----------
     planned
         :func:`plan`.
+    prior_only
+        :attr:`osteobayes.model.Model.prior_only`, if it is known.
     """
 
     ess_goal = ESS_GOAL
     tries = TRIES
 
-    def __init__(self, planned: Mapping[str, Any]) -> None:
+    def __init__(self, planned: Mapping[str, Any], prior_only: tuple[str, ...] | None = None) -> None:
         require_float64()
         self.commit = commit()
         self.model, self.settings = _model(planned)
+        if prior_only is not None:
+            self.model.__dict__["prior_only"] = prior_only
         self.data = self.model.sampling_data
         self.sampler = self.settings.sampler(self.model)
         model = self.model

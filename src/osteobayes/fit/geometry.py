@@ -24,10 +24,10 @@ Four maps ``z -> x`` go before it.
   sums and log ratios of their component hazards (volume is preserved).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -386,6 +386,10 @@ class Geometry:
         """Prior precision of the effects given the logs of their standard deviations."""
         return jnp.tensordot(jnp.exp(-2.0 * log_sd), jnp.asarray(self.design), axes=1)
 
+    @cached_property
+    def _own_at(self) -> Callable[[Any], Array]:
+        return jax.jit(lambda scores: self._own(self._log_sd(scores)))
+
     def arrays(
         self, points: Sequence[Point], centre: np.ndarray | None = None, scale_sd: float | np.ndarray = 0.5
     ) -> Arrays:
@@ -406,7 +410,7 @@ class Geometry:
         both = np.concatenate([a, e])
         H, gradient, x = [], [], []
         for p in points:
-            own = np.asarray(self._own(self._log_sd(jnp.asarray(p.x[s]))))
+            own = np.asarray(self._own_at(p.x[s]))
             factor, slope = p.hessian[np.ix_(both, both)].copy(), p.gradient[both].copy()
             factor[len(a) :, len(a) :] -= own
             slope[len(a) :] -= own @ p.x[e]

@@ -184,8 +184,9 @@ class Sampler:
             jacobian=jit(jacobian),
             values=jit(jax.vmap(geometry.values)),
             back_x=jit(jax.vmap(back_x)),
-            coordinates=jit(geometry.coordinates),
-            backward=jit(geometry.backward),
+            coordinates=jit(jax.vmap(geometry.coordinates)),
+            backward=jit(lambda x, arrays: some(lambda one: geometry.backward(one, arrays), x)),
+            state=jit(self._new_state),
         )
 
     @cached_property
@@ -212,13 +213,14 @@ class Sampler:
         self, w: np.ndarray, data: Data, metric: np.ndarray, key: Array, step: float = FIRST_STEP
     ) -> HMCState:
         """State of a chain that starts at ``w`` (sampler's coordinates) with a step size; ``data`` holds ``geometry``."""
-        state = self._plain_state(w, metric, data, key)
+        state = self._kernel["state"](w, metric, key)
         value, gradient = (jnp.asarray(x[0]) for x in self.moved_values_and_grads(np.asarray(w)[None], data))
         return with_step(state._replace(potential_energy=value, z_grad={"w": gradient}), step)
 
     def plain_state(self) -> HMCState:
         """A state of the right structure."""
-        return self._plain_state(np.zeros(self.geometry.size), None, {}, None)
+        n = self.geometry.size
+        return self._new_state(jnp.zeros(n), jnp.eye(n), jax.random.PRNGKey(0))
 
     def values_and_grads(
         self, flat: np.ndarray, data: Data, workers: int = 1
@@ -260,7 +262,7 @@ class Sampler:
         Given the standard deviations ``x(w)`` is linear, so only their rows need differences.
         """
         arrays, at = data["geometry"], self.geometry.scales
-        w = np.asarray(self._kernel["backward"](jnp.asarray(point.x), arrays))
+        w = np.asarray(self._kernel["backward"](point.x[None], arrays)[0])
         J = np.asarray(self._kernel["jacobian"](jnp.asarray(w), arrays))
         H = J.T @ point.hessian @ J
         moved = np.concatenate([w[None], w + STEP_OF_DIFFERENCES * np.eye(len(w))[at]])
@@ -271,17 +273,20 @@ class Sampler:
         H[np.ix_(at, at)] = 0.5 * (block + block.T)
         return H
 
-    def coordinates(self, z: np.ndarray) -> np.ndarray:
-        """``x(z)``."""
-        return np.asarray(self._kernel["coordinates"](jnp.asarray(z)))
+    def coordinates(self, z: Float[np.ndarray, "*points parameter"]) -> Float[np.ndarray, "*points parameter"]:
+        """``x(z)`` of one point, or of many."""
+        return np.asarray(self._kernel["coordinates"](np.reshape(z, (-1, np.shape(z)[-1])))).reshape(np.shape(z))
 
     def unconstrained(self, w: np.ndarray, arrays: Arrays) -> Array:
         """``z(w)``."""
         return self._kernel["unconstrained"](jnp.asarray(w)[None], arrays)[0][0]
 
-    def moved(self, z: np.ndarray, arrays: Arrays) -> np.ndarray:
-        """``w(z)``."""
-        return np.asarray(self._kernel["backward"](self._kernel["coordinates"](jnp.asarray(z)), arrays))
+    def moved(
+        self, z: Float[np.ndarray, "*points parameter"], arrays: Arrays
+    ) -> Float[np.ndarray, "*points parameter"]:
+        """``w(z)`` of one point, or of many."""
+        x = self.coordinates(z)
+        return np.asarray(self._kernel["backward"](x.reshape(-1, x.shape[-1]), arrays)).reshape(x.shape)
 
     def run_block(self, state: HMCState, data: Data, longest: float | None = None) -> Block:
         """One block: new state, draws ``z`` [block, parameter], statistics by name [block].
@@ -324,12 +329,11 @@ class Sampler:
         """Compiled function, or the jitted one if :meth:`compile` has not run."""
         return self._kernel.get(("compiled", name), self._kernel[name])
 
-    def _plain_state(self, w: np.ndarray, metric: np.ndarray | None, data: Data, key: Array | None) -> HMCState:
+    def _new_state(self, w: Array, metric: Array, key: Array) -> HMCState:
         state = self._kernel["init"](
-            {"w": jnp.asarray(w)}, 0, step_size=FIRST_STEP, adapt_step_size=False, adapt_mass_matrix=False,
-            inverse_mass_matrix=jnp.eye(len(w)) if metric is None else jnp.asarray(metric),
+            {"w": w}, 0, step_size=FIRST_STEP, adapt_step_size=False, adapt_mass_matrix=False, inverse_mass_matrix=metric,
             dense_mass=True, target_accept_prob=self.target, trajectory_length=self.trajectory,
-            model_args=(data,), model_kwargs={"plain": True}, rng_key=jax.random.PRNGKey(0) if key is None else key,
+            model_args=({},), model_kwargs={"plain": True}, rng_key=key,
         )  # fmt: skip
         return jax.tree.map(lambda x: jnp.asarray(x, dtype=jnp.asarray(x).dtype), state)
 

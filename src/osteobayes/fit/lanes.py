@@ -7,11 +7,12 @@ long as the longest of its device. What a lane gets depends on its own arguments
 company.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Condition
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +40,18 @@ class _Request:
     """Arrays with a leading axis of lanes."""
     lanes: int
     answer: Future
+
+
+class Call(NamedTuple):
+    """One call of a program over lanes."""
+
+    program: str
+    lanes: int
+    """Lanes that were asked for."""
+    width: int
+    seconds: float
+    useful: float
+    """Share of the lanes' leapfrog steps that were their own (the others wait for the longest trajectory of their device); 1 for gradients."""
 
 
 class LaneSampler(Sampler):
@@ -133,8 +146,8 @@ class Lanes:
         self._changed = Condition()
         self._pending: list[_Request] = []
         self._active: set[int] = set()
-        self.calls: list[tuple[str, int, int]] = []
-        """What was computed: program, lanes asked for, lanes of the call."""
+        self.calls: list[Call] = []
+        """What was computed."""
 
     def compile(self) -> None:
         """Compile the programs, side by side."""
@@ -201,6 +214,10 @@ class Lanes:
                 for r, answer in zip(chosen, answers, strict=True):
                     r.answer.set_result(answer)
 
+    def _useful(self, found: Any) -> float:
+        steps = found[2]["n_steps"].reshape(self._mesh.size, -1, self.sampler.block)
+        return float(steps.mean() / steps.max(axis=1).mean())
+
     def _compute(self, program: str, requests: Sequence[_Request]) -> list[Any]:
         index = np.concatenate([np.full(r.lanes, r.fit) for r in requests])
         arguments = jax.tree.map(lambda *x: np.concatenate(x), *(r.arguments for r in requests))
@@ -209,10 +226,14 @@ class Lanes:
             # the last call repeats its last lane: no lane lasts longer for it
             chosen = np.minimum(np.arange(begin, begin + self.width), len(index) - 1)
             some = jax.tree.map(lambda x, at=chosen: x[at], arguments)
-            found = self._programs[program](jnp.asarray(index[chosen]), some, self._table)
+            tick = time.perf_counter()
+            found = jax.tree.map(np.asarray, self._programs[program](index[chosen], some, self._table))
             kept = min(self.width, len(index) - begin)
-            parts.append(jax.tree.map(lambda x, n=kept: np.asarray(x)[:n], found))
-            self.calls.append((program, kept, self.width))
+            parts.append(jax.tree.map(lambda x, n=kept: x[:n], found))
+            seconds = time.perf_counter() - tick
+            self.calls.append(
+                Call(program, kept, self.width, seconds, self._useful(found) if program == "block" else 1.0)
+            )
         whole = jax.tree.map(lambda *x: np.concatenate(x), *parts)
         ends = np.cumsum([r.lanes for r in requests])
         return [

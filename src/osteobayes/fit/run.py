@@ -549,7 +549,7 @@ def search(sampler: Sampler, data: Data, settings: Settings, report: Report) -> 
     modes = start.mode_of_chain(optima, settings.chains)
     report(f"{len(optima)} mode(s), Laplace weights {np.round(start.weights(optima), 3).tolist()}")
     arrays = _geometry(sampler, data, optima[0], settings)
-    at = np.stack([sampler.moved(o.z, arrays) for o in optima])
+    at = sampler.moved(np.stack([o.z for o in optima]), arrays)
     spread = np.random.default_rng(settings.seed).normal(0.0, 0.7, (settings.chains, sampler.geometry.size))
     return {
         "mode_of_chain": modes, "first": at[modes] - at[0] + spread, "optima": np.stack([o.z for o in optima]),
@@ -584,7 +584,7 @@ def _learn(sampler: Sampler, data: Data, draws: np.ndarray, settings: Settings) 
     count = min(max(len(every) // DRAWS_A_POINT, 1), POINTS)
     at = np.unique(np.linspace(0, len(every) - 1, count + 2).astype(int)[1:-1])
     points = [sampler.point(z, data, _workers(settings)) for z in every[at]]
-    scores = np.stack([sampler.coordinates(z)[geometry.scales] for z in every])
+    scores = sampler.coordinates(every)[:, geometry.scales]
     arrays = geometry.arrays(points, scores.mean(axis=0), np.clip(scores.std(axis=0), 0.1, 1.5))
     curvature = np.mean([sampler.moved_hessian(p, data | {"geometry": arrays}) for p in points], axis=0)
     return {"curvature": curvature} | {f"geometry_{k}": np.asarray(v) for k, v in arrays.items()}
@@ -711,7 +711,7 @@ def _begin(
         new = late[:, both[0].shape[1] : np.searchsorted(phases, entered)]
         if new.shape[1] == 0:
             continue
-        moved = np.stack([sampler.moved(z, coordinates) for z in new.reshape(-1, late.shape[-1])])
+        moved = sampler.moved(new.reshape(-1, late.shape[-1]), coordinates)
         gradients = sampler.moved_values_and_grads(moved, data | {"geometry": coordinates}, _workers(settings))[1]
         both = tuple(
             np.concatenate([k, x.reshape(new.shape)], axis=1) for k, x in zip(both, (moved, gradients), strict=True)
