@@ -19,7 +19,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import jax
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -27,6 +26,7 @@ from osteobayes.errors import LockedError, OsteobayesError, Problem, _ProblemsEr
 from osteobayes.fit import Run, Settings
 from osteobayes.fit import calibrate as calibrate_one
 from osteobayes.fit import resume as resume_one
+from osteobayes.fit.programs import Programs
 from osteobayes.fit.stop import Stop
 from osteobayes.fit.store import SUFFIXES, write_atomically, write_json
 from osteobayes.fit.workers import cores
@@ -247,13 +247,13 @@ def _here(
     advance: Callable[[int, int, str], None],
     stop: Stop,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Jobs in this process, one after another."""
+    """Jobs in this process, one after another; jobs of the same shapes share their programs."""
+    programs = Programs()
     for place, (key, job) in enumerate(jobs.items()):
         stop.check(folder, f"{place} of {len(jobs)} jobs are done")
         yield key, _result(
-            job, folder / key, calibrate, resume, summary, lambda text, key=key: say(key, text), advance=advance, stop=stop
+            job, folder / key, calibrate, resume, summary, lambda text, key=key: say(key, text), advance=advance, stop=stop, programs=programs,
         )  # fmt: skip
-        jax.clear_caches()  # programs of one job are of no use to another, and would stay
         gc.collect()
 
 
@@ -312,10 +312,13 @@ def _in_worker(job: Job, path: str, summary: Callable[[Run], Mapping[str, float]
         os.sched_setaffinity(0, {mine[int(get_worker().name) % len(mine)]})
     enable_compile_cache()
     alone = replace(job, settings={"processes": 1, **job.settings})
-    row = _result(alone, Path(path), calibrate_one, resume_one, summary, lambda text: None)
-    jax.clear_caches()
+    row = _result(alone, Path(path), calibrate_one, resume_one, summary, lambda text: None, programs=_OF_WORKER)
     gc.collect()
     return row
+
+
+_OF_WORKER = Programs()
+"""What the jobs of a Dask worker share: it works on one at a time."""
 
 
 def _result(

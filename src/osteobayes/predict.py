@@ -200,7 +200,8 @@ def simulate(
 
 def _simulator(run: Run | Posterior):
     """The compiled program of a run; what is asked is an argument, so it serves every cancer and population with as many cells."""
-    return run._memory.setdefault("simulate", jit(partial(_simulate_chunk, run.model)))
+    memory = run._memory.get("programs", run._memory)
+    return memory.setdefault("simulate", jit(partial(_simulate_chunk, run.model)))
 
 
 def _question(model: Model, scenarios: Sequence[Scenario], horizon_months: float) -> dict[str, Any]:

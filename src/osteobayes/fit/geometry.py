@@ -337,6 +337,14 @@ class Geometry:
         at = self._index["onset_hazard"][sorted(years)]
         return at, self._index["onset_shape"][:1], np.array([np.log(years[k]).mean() for k in sorted(years)])
 
+    @property
+    def constants(self) -> list[np.ndarray]:
+        """All numbers that the maps have written in: positions, and numbers of priors."""
+        priors = [self._parameter_at(p) for p in self.bent]
+        widths = np.array([p.sd or p.log_sd or 1.0 for p in priors])
+        mixed = self.mixed or ()
+        return [self.scales, self.effects, self.bent, widths, *self.half_normals, *self.sized, *self.followed, *mixed]
+
     def unmix(self, z: Array) -> Array:
         """Baselines and ratios of the two mixed cancers -> log sums and log ratios of their component hazards."""
         if self.mixed is None:

@@ -305,7 +305,8 @@ class Sampler:
             "block": (state, data | {"geometry": self.geometry.empty()}, jax.ShapeDtypeStruct((), float)),
         }
         for name in names:
-            self._kernel["lowered", name] = self._kernel[name].lower(*arguments[name])
+            if ("compiled", name) not in self._kernel:
+                self._kernel["lowered", name] = self._kernel[name].lower(*arguments[name])
 
     def compile(
         self,
@@ -317,12 +318,13 @@ class Sampler:
         """Compile so many programs side by side, each while the next is traced; ``ready`` is called with the name of each in turn."""
         with ThreadPoolExecutor(at_once) as pool:
             compiled = {}
-            for name in names:
+            for name in (n for n in names if ("compiled", n) not in self._kernel):
                 if ("lowered", name) not in self._kernel:
                     self.lower(data, (name,))
                 compiled[name] = pool.submit(self._kernel.pop(("lowered", name)).compile)
-            for name, program in compiled.items():
-                self._kernel["compiled", name] = program.result()
+            for name in names:
+                if name in compiled:
+                    self._kernel["compiled", name] = compiled[name].result()
                 ready(name)
 
     def _compiled(self, name: str):

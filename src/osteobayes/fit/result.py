@@ -210,6 +210,9 @@ def finish(run: Run, sampler: Sampler, begin: dict[str, np.ndarray], timings: di
     def prior_sites(key: Array) -> dict[str, Array]:
         return model.draw_prior(jax.random.fold_in(key, 3), data)
 
+    def evaluated_at(chunk: Any, data: Data) -> Any:
+        return jax.lax.map(lambda a: evaluate(model, data, a[0], jax.random.fold_in(a[1], 2)), chunk)
+
     keys = jax.random.split(seed, len(flat))
     prior_keys = jax.random.split(jax.random.fold_in(seed, 9), settings.prior_draws)
     sites = jax.tree.map(
@@ -218,8 +221,9 @@ def finish(run: Run, sampler: Sampler, begin: dict[str, np.ndarray], timings: di
         jax.vmap(prior_sites)(prior_keys),
     )
     # one call for both, so that the program is compiled once
-    evaluated = map_draws(
-        lambda a: evaluate(model, data, a[0], jax.random.fold_in(a[1], 2)),
+    program = run._memory["programs"].setdefault("evaluate", jit(evaluated_at))
+    evaluated = map_chunks(
+        lambda chunk: program(chunk, data),
         (sites, jnp.concatenate([keys, prior_keys])),
         len(flat) + settings.prior_draws,
         workers,

@@ -30,6 +30,7 @@ from osteobayes.evidence import Evidence
 from osteobayes.fit import start
 from osteobayes.fit.geometry import Arrays
 from osteobayes.fit.hmc import FIRST_STEP, PROGRAMS, Sampler, state_arrays, state_from, step_for, with_step
+from osteobayes.fit.programs import Programs
 from osteobayes.fit.stop import Stop
 from osteobayes.fit.store import (
     LOCK,
@@ -286,6 +287,7 @@ def calibrate(
     advance: Callable[[int, int, str], None] = lambda done, total, text: None,
     beside: Callable[[Run], None] = lambda run: None,
     stop: Stop | None = None,
+    programs: Programs | None = None,
     **settings: Any,
 ) -> Run:
     """Fit the model to published numbers.
@@ -302,6 +304,8 @@ def calibrate(
         Called with the run in a thread of its own while the draws are summarised.
     stop
         Asked after every block whether to go on (default: always).
+    programs
+        Programs of fits before this one in this process, which it shares if its shapes are theirs.
     **settings
         Fields of :class:`Settings`.
 
@@ -349,7 +353,7 @@ def calibrate(
         (path / "blocks").mkdir(exist_ok=True)
         _zip_inputs(path / "inputs.zip", data_folders, prior_folder, overlay_file)
         write_json(path / "manifest.json", manifest)
-        return _continue(Run(path, {"model": model}), report, advance, beside, stop or Stop())
+        return _continue(Run(path, {"model": model}), report, advance, beside, stop or Stop(), programs or Programs())
 
 
 def _device(settings: Settings) -> dict[str, Any]:
@@ -370,6 +374,7 @@ def resume(
     draws: int | None = None,
     stop: Stop | None = None,
     take_over: bool = False,
+    programs: Programs | None = None,
 ) -> Run:
     """Continue an interrupted run, or add draws to a finished one; the draws are those of an uninterrupted run.
 
@@ -385,6 +390,8 @@ def resume(
         As of :func:`calibrate`.
     take_over
         Work on the run although its lock says that another process does (:func:`osteobayes.fit.store.locked`).
+    programs
+        As of :func:`calibrate`.
 
     Raises
     ------
@@ -397,7 +404,7 @@ def resume(
     if not (Path(path) / "manifest.json").is_file():
         raise RunError(f"{path}: not a run folder (no manifest.json); if a calibration was begun there, repeat it")
     with locked(Path(path), take_over):
-        return _resume(Run(Path(path)), report, advance, beside, draws, stop or Stop())
+        return _resume(Run(Path(path)), report, advance, beside, draws, stop or Stop(), programs or Programs())
 
 
 def _resume(
@@ -407,6 +414,7 @@ def _resume(
     beside: Callable[[Run], None],
     draws: int | None,
     stop: Stop,
+    programs: Programs,
 ) -> Run:
     if run.manifest["format"] != FORMAT:
         raise RunError(
@@ -434,7 +442,7 @@ def _resume(
             for path in ((run.path / file), *(p for folder in made for p in folder.iterdir())):
                 path.unlink()
     run.blocks.mend(report)
-    return _continue(run, report, advance, beside, stop)
+    return _continue(run, report, advance, beside, stop, programs)
 
 
 LONG = 1000
@@ -453,7 +461,12 @@ def _workers(settings: Settings) -> int:
 
 
 def _continue(
-    run: Run, report: Report, advance: Callable[[int, int, str], None], beside: Callable[[Run], None], stop: Stop
+    run: Run,
+    report: Report,
+    advance: Callable[[int, int, str], None],
+    beside: Callable[[Run], None],
+    stop: Stop,
+    programs: Programs,
 ) -> Run:
     begun, stop.run = time.time(), run.path
     settings, model = run.settings, run.model
@@ -466,16 +479,17 @@ def _continue(
         peaks: dict[int, float] = {}
         if processes > 1:  # they start up and compile beside what follows
             chains = stack.enter_context(in_processes(run.path, processes, prior_only, gradients, peaks))
-        prior_only.set_result(_prior_only(run))
-        data, sampler = model.sampling_data, settings.sampler(model)
-        programs = PROGRAMS if processes == 1 else PROGRAMS[:1]
-        sampler.lower(data, programs)
+        sampler = programs.enter(model, settings, settings.sampler, run.manifest["prior_only"])
+        prior_only.set_result(_noted_prior_only(run))
+        run._memory["programs"] = programs.kept
+        data, names = model.sampling_data, PROGRAMS if processes == 1 else PROGRAMS[:1]
+        sampler.lower(data, names)
         if processes == 1:
             chains = stack.enter_context(in_threads(sampler, data, _workers(settings)))
         else:
             gradients.result()
         report(f"{sum(int(np.prod(s.shape)) for s in model.sampled.values())} sampled scalars")
-        sampler.compile(data, programs)
+        sampler.compile(data, names)
         timings = dict(run.manifest["timings"])
         timings["compile_s"] = timings.get("compile_s", 0.0) + time.time() - begun
         tick = time.time()
@@ -512,15 +526,13 @@ def find_start(run: Run, sampler: Sampler, data: Data, settings: Settings, repor
         save_arrays(file, search(sampler, data, settings, report))
 
 
-def _prior_only(run: Run) -> tuple[str, ...]:
-    """`Model.prior_only`: found once a run, then kept in its manifest."""
-    found = run.manifest["prior_only"]
-    if found is None:
-        found = list(run.model.prior_only)
+def _noted_prior_only(run: Run) -> tuple[str, ...]:
+    """`Model.prior_only`, kept in the manifest from the first time on."""
+    found = run.model.prior_only
+    if run.manifest["prior_only"] is None:
         write_json(run.path / "manifest.json", run.manifest | {"prior_only": found})
         run.__dict__.pop("manifest")
-    run.model.__dict__["prior_only"] = tuple(found)
-    return tuple(found)
+    return found
 
 
 def held_sites(model: Model) -> list[str]:
