@@ -23,7 +23,7 @@ class Engine:
     def __init__(self, fail=(), stop=()):
         self.fail, self.stop, self.calls, self.resumed = set(fail), set(stop), [], []
 
-    def calibrate(self, data, priors, out, overlay, report, advance, stop, **settings):
+    def calibrate(self, data, priors, out, overlay, report, advance, stop, programs, **settings):
         self.calls.append(settings)
         if settings["seed"] in self.fail:
             raise RunError("no start reached a finite density") if settings["seed"] % 2 else ValueError("broken")
@@ -33,7 +33,7 @@ class Engine:
             raise Interrupted("SIGTERM came")
         return self._finish(out)
 
-    def resume(self, path, report, advance, stop):
+    def resume(self, path, report, advance, stop, programs):
         self.resumed.append(path)
         return self._finish(path)
 
