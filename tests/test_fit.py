@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 from osteobayes.cycle.fluxes import ACTIONS, FRACTIONS
 from osteobayes.errors import OsteobayesError, RunError
@@ -24,7 +25,7 @@ from osteobayes.fit.hmc import (
     steps_at,
 )
 from osteobayes.fit.run import SAMPLING, WARM_UP, _begin, refreshed_metric
-from osteobayes.fit.start import mode_of_chain, search, weights
+from osteobayes.fit.start import first_points, mode_of_chain, search, weights
 from osteobayes.fit.workers import in_processes, in_threads
 from osteobayes.predict import predict
 
@@ -423,3 +424,61 @@ def test_memory_now_is_no_more_than_the_peak():
     with_it = resident_gib()
     del held
     assert 0.25 < with_it <= peak_gib(resource.RUSAGE_SELF) * 1.001
+
+
+def test_chains_start_where_the_density_allows():
+    """A good centre and spread stay; a spread that falls off a cliff is halved; a centre far below another is given up."""
+
+    def potential(x):
+        return 0.5 * (x**2).sum(axis=1) * np.where(np.abs(x).max(axis=1) > 2.0, 1e6, 1.0)
+
+    good, bad = np.zeros((2, 10)), np.full((2, 10), 30.0)
+    near = np.full((2, 10), 0.5)
+    np.testing.assert_array_equal(first_points(potential, [good, bad], near), near)
+    np.testing.assert_array_equal(first_points(potential, [bad, good], near), near)
+    far = np.stack([np.full(10, 5.0), np.full(10, 0.5)])
+    found = first_points(potential, [good], far)
+    np.testing.assert_array_equal(found, np.stack([np.full(10, 1.25), np.full(10, 0.5)]))
+
+
+def test_a_run_of_another_sampler_keeps_finished_chains(two_studies, tmp_path, monkeypatch):
+    """Interrupted in its second chain: that one starts again and says so, the first is kept; the result has every table."""
+    from osteobayes.errors import Interrupted
+    from osteobayes.fit import by_chain
+    from osteobayes.fit.posterior import Posterior
+
+    asked = []
+
+    def sampled(model, backend, sampler, draws, tune, chains, seed, target, report):
+        asked.append(seed)
+        if len(asked) == 2:
+            raise Interrupted("SIGTERM came")
+        keys = jax.random.split(jax.random.key(seed), draws)
+        sites = jax.vmap(lambda k: model.draw_prior(k, model.data))(keys)
+        tree = xr.DataTree.from_dict(
+            {
+                "/posterior": xr.Dataset({n: (("chain", "draw", *(f"{n}_{i}" for i in range(x.ndim - 1))), x[None]) for n, x in sites.items()}),
+                "/sample_stats": xr.Dataset({"diverging": (("chain", "draw"), np.zeros((1, draws), dtype=bool))}),
+            }
+        )  # fmt: skip
+        return Posterior(model, tree, {})
+
+    monkeypatch.setattr(by_chain, "fit", sampled)
+    out, told = tmp_path / "run", []
+    with pytest.raises(Interrupted):
+        calibrate(two_studies, out=out, algorithm="numpyro/nuts", **TINY)
+    run = resume(out, told.append)
+    assert asked == [0, 1, 1] and any("chain 2 was begun and not finished" in text for text in told)
+    again = Run.load(out)
+    assert again.tree["posterior"].sizes["chain"] == 2 and again.diagnostics["acceptance_rate"] is None
+    assert {p.name for p in out.iterdir()} >= {"results.nc", "parameters.csv", "fit_by_outcome.csv", "diagnostics.json"}
+    xr.testing.assert_allclose(run.tree["posterior"].to_dataset(), again.tree["posterior"].to_dataset())
+    with pytest.raises(RunError, match="draws cannot be added to a run of numpyro/nuts"):
+        resume(out, draws=500)
+
+
+def test_samplers_that_make_no_run_are_refused(two_studies, tmp_path):
+    with pytest.raises(RunError, match="numpyro/svi is an approximation"):
+        calibrate(two_studies, out=tmp_path / "run", algorithm="numpyro/svi", **TINY)
+    with pytest.raises(RunError, match=r"no sampler 'pymc/nutz'.*pymc/nuts"):
+        calibrate(two_studies, out=tmp_path / "run", algorithm="pymc/nutz", **TINY)

@@ -1,6 +1,7 @@
 """SIGKILL at any moment loses nothing: after resuming, all draws are those of an uninterrupted run, of a fit and of a batch."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -123,14 +124,16 @@ def test_killed_at_any_moment(whole):
     moments = np.random.default_rng(SEED).uniform(0.0, seconds, MOMENTS)
 
     def one(i):
-        out = folder / f"moment{i}"
-        done = go(out, moments[i])
-        return i, done, go(out)
+        out, moment = folder / f"moment{i}", moments[i]
+        while go(
+            out, moment
+        ):  # done before it was killed (the machine was busier when it was timed): that shows nothing
+            shutil.rmtree(out)
+            moment *= 0.8
+        return go(out)
 
     with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(one, range(MOMENTS)))
-    assert all(again for _, _, again in found)
-    assert sum(done for _, done, _ in found) <= 2, "a run that was done before it was killed shows nothing"
+        assert all(pool.map(one, range(MOMENTS)))
     for i in range(MOMENTS):
         same(folder / "whole", folder / f"moment{i}")
 

@@ -92,6 +92,33 @@ def test_definitions_share_their_patients(simulator, parameters):
     np.testing.assert_array_equal(arms[0].frailty, arms[1].frailty)
 
 
+def test_simulated_tables_stand_in_the_place_of_published_ones(parameters, simulator):
+    """Counts, totals, medians, ratios and their standard errors are those of the simulated tables; shapes stay."""
+    evidence = Evidence.load(shipped("datasets")).select(study=["saad2002_p039", "bolero2", "affirm"])
+    model = Model.build(evidence, PriorSet.load(shipped("priors")), Grid(14.0, 80, 2))
+    mine = TrialSimulator(model)
+    draw = dict(model.draw_prior(jax.random.key(3), model.data))
+    values = model.values(draw, model.data)
+    data = mine.published(values, 5, model.data)
+    assert jax.tree.map(jnp.shape, data) == jax.tree.map(jnp.shape, model.data)
+    table = pd.concat([mine.simulate(s, draw, 5).table for s in ("saad2002_p039", "bolero2", "affirm")])
+    checked = set()
+    for family, ids in model.packed.outcomes.items():
+        blocks = data["rows"][family]
+        rows = [(r, i) for r in (blocks.values() if isinstance(blocks, dict) else [blocks]) for i in range(len(r[0]))]
+        for at, (outcome, (r, i)) in enumerate(zip(ids, rows, strict=True)):
+            row, x = table[table["outcome"] == outcome].iloc[0], np.asarray(data["observed"][family])[at]
+            if family in ("crude", "completion"):
+                assert (float(x), float(r.n[i])) == (row["events"], row["n"])
+            elif family == "median":
+                assert float(x) == pytest.approx(row["value"] / 12) and bool(r.reached[i]) == row["reached"]
+            elif family == "hazard_ratio":
+                assert float(x) == pytest.approx(np.log(row["value"]))
+                assert float(r.se[i]) == pytest.approx(np.log(row["high"] / row["low"]) / 3.92)
+            checked.add(family)
+    assert checked >= {"crude", "median", "hazard_ratio"}
+
+
 def test_sizes_and_what_cannot_be_simulated(simulator, parameters):
     trial = simulator.simulate("saad2002_p039", parameters, 1, sizes={"placebo": 50, "zoledronic_acid": 60})
     assert sorted({p.n for p in trial.patients.values()}) == [50, 60]

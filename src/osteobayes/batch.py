@@ -474,6 +474,7 @@ class JobSettings(_Closed):
     model: Literal["core", "full"] | None = None
     joint: bool | None = None
     shared_frailty: bool | None = None
+    algorithm: str | None = None
     grid: tuple[Days, Count, Count] | tuple[Days, Count, Count, Count | None] | None = None
 
     @property
@@ -497,6 +498,8 @@ class Matrix(_Closed):
     weights: Annotated[list[dict[str, Annotated[float, Field(ge=0, le=1)]]], Field(min_length=1)] = [{}]
     """Weights of studies or outcomes in the likelihood."""
     seed: Annotated[list[Seed], Field(min_length=1)] = [0]
+    algorithm: Annotated[list[str | None], Field(min_length=1)] = [None]
+    """Samplers: back end and name (:data:`osteobayes.fit.samplers.SAMPLERS`); None: that of `calibrate`."""
     settings: Annotated[list[JobSettings], Field(min_length=1)] = [JobSettings()]
 
 
@@ -534,7 +537,7 @@ def load_batch(file: str | Path) -> list[Job]:
     ----------
     file
         YAML: ``format: 1``, optional ``data``, ``priors``, ``settings`` (of all jobs), and ``matrix`` (lists ``cancers``,
-        ``overlay``, ``variant``, ``without``, ``weights``, ``seed``, ``settings``: every combination) or ``jobs`` (single ones), or both. Keys are closed.
+        ``overlay``, ``variant``, ``without``, ``weights``, ``seed``, ``algorithm``, ``settings``: every combination) or ``jobs`` (single ones), or both. Keys are closed.
 
     Returns
     -------
@@ -574,16 +577,20 @@ def load_batch(file: str | Path) -> list[Job]:
     if content.matrix is not None:
         m = content.matrix
         overlays = [place(text, ("matrix", "overlay", i)) for i, text in enumerate(m.overlay)]
-        axes = (m.cancers, overlays, m.variant.items(), m.without, m.weights, m.seed, m.settings)
-        for cancers, overlay, (variant, chosen), without, weights, seed, settings in itertools.product(*axes):
+        axes = (m.cancers, overlays, m.variant.items(), m.without, m.weights, m.seed, m.algorithm, m.settings)
+        for cancers, overlay, (variant, chosen), without, weights, seed, algorithm, settings in itertools.product(
+            *axes
+        ):
             parts = ["+".join(cancers or ["all"]), overlay.stem if overlay else "", variant]
             parts += [
                 f"without {' '.join(without)}" if without else "",
                 " ".join(f"{k}*{w:g}" for k, w in weights.items()),
+                algorithm or "",
             ]
             given = chosen.given | settings.given
             given |= {"without": tuple(without)} if without else {}
             given |= {"weights": tuple(sorted(weights.items()))} if weights else {}
+            given |= {"algorithm": algorithm} if algorithm else {}
             add(" ".join(p for p in (*parts, f"seed{seed}") if p), cancers, overlay, seed, given)
     for i, block in enumerate(content.jobs):
         add(block.name, block.cancers, place(block.overlay, ("jobs", i, "overlay")), block.seed, block.settings.given)

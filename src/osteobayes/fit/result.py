@@ -20,7 +20,7 @@ from osteobayes.evidence.pack import Packed
 from osteobayes.fit import start
 from osteobayes.fit.diagnose import convergence, energy_fraction, learned, verdict
 from osteobayes.fit.hmc import MOST_STEPS, Sampler
-from osteobayes.fit.run import Run, _workers, draws_of
+from osteobayes.fit.run import Run, _workers
 from osteobayes.fit.store import write_json
 from osteobayes.fit.workers import peak_gib
 from osteobayes.model import Data, Model, likelihood
@@ -191,12 +191,32 @@ def _families(model: Model, values: dict[str, np.ndarray], lead: tuple[str, ...]
     return xr.Dataset(out)
 
 
-def finish(run: Run, sampler: Sampler, begin: dict[str, np.ndarray], timings: dict[str, float]) -> None:
-    """Write `results.nc`, `parameters.csv`, `fit_by_outcome.csv` and `diagnostics.json`."""
+def finish(
+    run: Run,
+    sampler: Sampler,
+    draws: np.ndarray,
+    stats: dict[str, np.ndarray],
+    begin: dict[str, np.ndarray] | None,
+    timings: dict[str, float],
+) -> None:
+    """Write `results.nc`, `parameters.csv`, `fit_by_outcome.csv` and `diagnostics.json`.
+
+    Parameters
+    ----------
+    run
+        The run; its model is known.
+    sampler
+        The compiled density.
+    draws, stats
+        Unconstrained draws [chain, draw, parameter], and the sampler's statistics of each.
+    begin
+        Optima that a search found, if there was one.
+    timings
+        Seconds and GiB so far.
+    """
     model, settings = run.model, run.settings
     data = model.sampling_data
     workers = _workers(settings)
-    draws, stats = draws_of(run)
     chains, n, _ = draws.shape
     flat = draws.reshape(chains * n, -1)
     seed = jax.random.key(settings.seed + 101)
@@ -251,6 +271,7 @@ def finish(run: Run, sampler: Sampler, begin: dict[str, np.ndarray], timings: di
     part = run.path / "results.nc.part"
     tree.to_netcdf(part, engine="h5netcdf")
     part.replace(run.path / "results.nc")
+    run.__dict__["tree"] = tree  # reading it again takes as long as writing it
     levels = {n: [list(model.coords[d]) for d in model.priors[n].dims] for n in post["values"]}
     parameters = learned(post["values"], pre["values"], levels)
     parameters.to_csv(run.path / "parameters.csv", index=False, float_format="%.6g")
@@ -276,27 +297,7 @@ def diagnose(run, sampler, begin, draws, stats, post, pre, table, timings) -> di
     found = convergence(by_chain)
     divergences = int(stats["diverging"].sum())
     failures = int((post["failures"] > 0).sum())
-    weights = start.weights(
-        [
-            start.Optimum(z, d, c, w, f)
-            for z, d, c, w, f in zip(
-                begin["optima"],
-                begin["log_density"],
-                begin["covariance"],
-                begin["log_weight"],
-                begin["found"],
-                strict=True,
-            )
-        ]
-    )
-    nearest = []
-    for chain in draws:
-        centre = chain.mean(axis=0)
-        distance = [
-            (centre - z) @ np.linalg.solve(c, centre - z)
-            for z, c in zip(begin["optima"], begin["covariance"], strict=True)
-        ]
-        nearest.append(int(np.argmin(distance)))
+    modes = _modes(draws, begin) if begin else {"nearest_to_chain": []}
     by_family = {
         f: {
             "rows": len(g), "inside": int(g["inside"].sum()), "of_prior": _median(g["of_prior"]), "of_printed": _median(g["of_printed"]),
@@ -309,7 +310,7 @@ def diagnose(run, sampler, begin, draws, stats, post, pre, table, timings) -> di
         if n.endswith("_sd")
     }
     share = float(table["inside"].mean())
-    more = ["chains sit in different modes"] if len(set(nearest)) > 1 else []
+    more = ["chains sit in different modes"] if len(set(modes["nearest_to_chain"])) > 1 else []
     usable, sentence = verdict(labels, found, stats["diverging"].size, divergences, failures, more)
     if usable:
         sentence += f"; {share:.0%} of fitted numbers lie inside their 90 % predictive interval."
@@ -318,15 +319,30 @@ def diagnose(run, sampler, begin, draws, stats, post, pre, table, timings) -> di
     return {
         "max_rhat": _number(np.max(found.rhat)), "min_ess_bulk": _number(np.min(found.bulk)),
         "min_ess_tail": _number(np.min(found.tail)), "bfmi": [_number(x) for x in bfmi],
-        "acceptance_rate": float(stats["acceptance_rate"].mean()), "capped_share": float((stats["n_steps"] >= MOST_STEPS).mean()),
+        "acceptance_rate": _number(float(stats["acceptance_rate"].mean())), "capped_share": float((stats["n_steps"] >= MOST_STEPS).mean()),
         "divergences": divergences, "solver_failures": failures,
         "coverage_90": {"all": share, "rows": len(table)} | {f: v["inside"] / v["rows"] for f, v in by_family.items()},
         "sharpness": by_family, "between_study_sd": sds, "wall_s": timings.get("wall_s"), "peak_memory_gib": peak,
         "usable": usable, "sentence": sentence, "sampled_scalars": len(labels),
         "posterior_scalars": int(sum(int(np.prod(s.shape)) for s in model.sites.values())),
-        "modes": {"log_density": begin["log_density"].tolist(), "weight": weights.tolist(), "found": begin["found"].tolist(), "nearest_to_chain": nearest},
+        "modes": modes,
         "worst": [{"scalar": labels[k], "rhat": _number(found.rhat[k]), "ess_bulk": _number(found.bulk[k])} for k in np.argsort(np.nan_to_num(found.bulk))[:10]],
-        "mean_leapfrogs": float(stats["n_steps"].mean()), "constants": model.priors.constants,
+        "mean_leapfrogs": _number(float(stats["n_steps"].mean())), "constants": model.priors.constants,
+    }  # fmt: skip
+
+
+def _modes(draws: np.ndarray, begin: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Optima of the search, and the one that each chain is nearest to."""
+    names = ("optima", "log_density", "covariance", "log_weight", "found")
+    optima = [start.Optimum(*x) for x in zip(*(begin[n] for n in names), strict=True)]
+    nearest = []
+    for chain in draws:
+        away = [chain.mean(axis=0) - o.z for o in optima]
+        distance = [d @ np.linalg.solve(o.covariance, d) for d, o in zip(away, optima, strict=True)]
+        nearest.append(int(np.argmin(distance)))
+    return {
+        "log_density": begin["log_density"].tolist(), "weight": start.weights(optima).tolist(),
+        "found": begin["found"].tolist(), "nearest_to_chain": nearest,
     }  # fmt: skip
 
 

@@ -52,6 +52,8 @@ from osteobayes.precision import cpu_tag, require_float64
 from osteobayes.priors import PriorSet, therapies_of
 from osteobayes.solve import METHODS
 
+ALGORITHM = "numpyro/calibrate"
+"""The sampler of `calibrate`, whose runs are resumed within a chain."""
 FORMAT = 6
 """Of the blocks of a run: phases of the warm-up, coordinates, states."""
 WARM_UP = (0, 1, 2, 3)
@@ -117,6 +119,9 @@ class Settings:
     method: str = "trapezoid"
     """How the cells are solved while sampling (:data:`osteobayes.solve.METHODS`): of second order, in half the time of the default, in
     whose place predictions never have it. What that costs is in ``diagnostics.json`` (``solver``)."""
+    algorithm: str = ALGORITHM
+    """Back end and sampler. That of the default goes on after any interruption, from its last block; with others
+    (:data:`osteobayes.fit.samplers.SAMPLERS`) finished chains are kept (:mod:`osteobayes.fit.by_chain`)."""
     processes: int | None = None
     """Processes that run the chains; 1: threads of this one; None: one a core where that pays (long runs on a CPU)."""
 
@@ -326,6 +331,10 @@ def calibrate(
     require_float64()
     begun = time.time()
     chosen = Settings(**settings)
+    if chosen.algorithm != ALGORITHM:
+        from osteobayes.fit import by_chain
+
+        by_chain.check(chosen.algorithm)
     chosen = replace(chosen, processes=_processes(chosen))
     given = shipped("datasets") if data is None else data
     data_folders = [Path(given)] if isinstance(given, str | Path) else [Path(folder) for folder in given]
@@ -350,7 +359,8 @@ def calibrate(
         "assumed": list(model.packed.assumed), "prior_only": None, "timings": {"begun": begun},
     }  # fmt: skip
     with locked(path):
-        (path / "blocks").mkdir(exist_ok=True)
+        if chosen.algorithm == ALGORITHM:
+            (path / "blocks").mkdir(exist_ok=True)
         _zip_inputs(path / "inputs.zip", data_folders, prior_folder, overlay_file)
         write_json(path / "manifest.json", manifest)
         return _continue(Run(path, {"model": model}), report, advance, beside, stop or Stop(), programs or Programs())
@@ -432,6 +442,12 @@ def _resume(
         raise RunError(f"{run.path}: made with {', '.join(other)}; draws would differ, so resume it as it was begun")
     if run.model.fingerprint() != run.manifest["fingerprint"]:
         raise RunError(f"{run.path}: inputs.zip does not match the manifest; the folder was changed")
+    if run.settings.algorithm != ALGORITHM:
+        if more:
+            raise RunError(
+                f"{run.path}: draws cannot be added to a run of {run.settings.algorithm}; fit it again with more"
+            )
+        return _continue(run, report, advance, beside, stop, programs)
     if more:
         settings = run.manifest["settings"] | {"draws": draws}
         write_json(run.path / "manifest.json", run.manifest | {"status": "running", "settings": settings})
@@ -450,6 +466,8 @@ LONG = 1000
 
 
 def _processes(settings: Settings) -> int:
+    if settings.algorithm != ALGORITHM:
+        return 1
     if settings.processes is not None:
         return settings.processes
     long = settings.chains * (sum(settings.warm_up) + settings.sampling) >= LONG
@@ -470,6 +488,12 @@ def _continue(
 ) -> Run:
     begun, stop.run = time.time(), run.path
     settings, model = run.settings, run.model
+    if settings.algorithm != ALGORITHM:
+        from osteobayes.fit import by_chain
+
+        done = by_chain.run_chains(run, report, stop, programs)
+        beside(done)
+        return done
     run._memory["model"] = model
     processes = settings.processes or 1
     report("compiling (about two minutes on two cores)")
@@ -508,7 +532,7 @@ def _continue(
 
     with ThreadPoolExecutor(1) as pool:
         other = pool.submit(beside, run)
-        result.finish(run, sampler, run.start, timings)
+        result.finish(run, sampler, *draws_of(run), run.start, timings)
         other.result()
     run.blocks.merge()
     manifest = run.manifest | {"status": "finished", "timings": timings}
@@ -560,19 +584,26 @@ def search(sampler: Sampler, data: Data, settings: Settings, report: Report) -> 
     optima = start.search(potential, starts, free, _workers(settings), settings.search_iterations, report)
     modes = start.mode_of_chain(optima, settings.chains)
     report(f"{len(optima)} mode(s), Laplace weights {np.round(start.weights(optima), 3).tolist()}")
-    arrays = _geometry(sampler, data, optima[0], settings)
+    arrays, near = _geometry(sampler, data, optima[0], settings)
     at = sampler.moved(np.stack([o.z for o in optima]), arrays)
+    centre = sampler.moved(near, arrays)
     spread = np.random.default_rng(settings.seed).normal(0.0, 0.7, (settings.chains, sampler.geometry.size))
+
+    def potential_at(w: np.ndarray) -> np.ndarray:
+        return sampler.moved_values_and_grads(w, data | {"geometry": arrays})[0]
+
+    candidates = [at[modes] - at[0], at[modes] - at[0] + centre, at[modes]]
+    first = start.first_points(potential_at, candidates, spread)
     return {
-        "mode_of_chain": modes, "first": at[modes] - at[0] + spread, "optima": np.stack([o.z for o in optima]),
+        "mode_of_chain": modes, "first": first, "optima": np.stack([o.z for o in optima]),
         "log_density": np.array([o.log_density for o in optima]), "log_weight": np.array([o.log_weight for o in optima]),
         "found": np.array([o.found for o in optima]), "covariance": np.stack([o.covariance for o in optima]),
         **{f"geometry_{k}": np.asarray(v) for k, v in arrays.items()},
     }  # fmt: skip
 
 
-def _geometry(sampler: Sampler, data: Data, optimum: start.Optimum, settings: Settings) -> Arrays:
-    """Coordinates of the Laplace approximation at a mode, with the standard deviations moved to where they are likely."""
+def _geometry(sampler: Sampler, data: Data, optimum: start.Optimum, settings: Settings) -> tuple[Arrays, np.ndarray]:
+    """Coordinates of the Laplace approximation at a mode, with the standard deviations moved to where they are likely, and that point."""
     geometry, workers = sampler.geometry, _workers(settings)
     arrays = geometry.arrays([sampler.point(optimum.z, data, workers)])
 
@@ -581,12 +612,13 @@ def _geometry(sampler: Sampler, data: Data, optimum: start.Optimum, settings: Se
 
     every = np.ones(geometry.size, dtype=bool)
     w, _ = start.minimise(moved, sampler.moved(optimum.z, arrays), every, settings.search_iterations // 4)
-    point = sampler.point(np.asarray(sampler.unconstrained(w, arrays)), data, workers)
+    near = np.asarray(sampler.unconstrained(w, arrays))
+    point = sampler.point(near, data, workers)
     arrays = geometry.arrays([point])
     if len(geometry.scales):
         curvature = np.diag(sampler.moved_hessian(point, data | {"geometry": arrays}))[geometry.scales]
         arrays["scale_sd"] = arrays["scale_sd"] / jnp.sqrt(jnp.clip(jnp.asarray(curvature), 0.25, 25.0))
-    return arrays
+    return arrays, near
 
 
 def _learn(sampler: Sampler, data: Data, draws: np.ndarray, settings: Settings) -> dict[str, np.ndarray]:

@@ -304,6 +304,8 @@ SAMPLERS: dict[tuple[str, str], Callable[[Task], Any]] = {
 }
 """Functions by back end and sampler; those that return a pair are approximations, with what their importance ratios say."""
 
+APPROXIMATIONS = (("numpyro", "laplace"), ("numpyro", "pathfinder"), ("numpyro", "svi"))
+
 
 def fit(
     model: Model,

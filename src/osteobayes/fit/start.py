@@ -16,6 +16,9 @@ BEHIND = 20.0
 SAME_MODE = 2.0
 """Optima whose root-mean-square Mahalanobis distance is below this are one mode."""
 
+HALVINGS = 10
+"""Of the distance between a chain's first point and the centre of its mode, at most."""
+
 
 @dataclass(frozen=True)
 class Optimum:
@@ -152,6 +155,43 @@ def search(
     if not optima:
         raise RunError("no optimum can be started from: the model cannot be solved beside any; try another seed")
     return sorted(optima, key=lambda o: -o.log_weight)
+
+
+def first_points(
+    potential: Callable[[np.ndarray], np.ndarray], candidates: list[np.ndarray], spread: np.ndarray
+) -> np.ndarray:
+    """Where chains start: about the first candidate of each that is no worse than the others, at a distance that the density allows.
+
+    An approximation may have its centre where the density is nearly nothing, or fall off slower than the density: from there
+    no trajectory is accepted.
+
+    Parameters
+    ----------
+    potential
+        Negative log densities of points [chain, parameter].
+    candidates
+        Centres of all chains [chain, parameter], in the order in which they are preferred.
+    spread
+        Steps away from them [chain, parameter]; halved for a chain (:data:`HALVINGS` times at most) as long as the density falls by more
+        than one nat a parameter.
+    """
+
+    def values(points: np.ndarray) -> np.ndarray:
+        found = potential(points)
+        return np.where(np.isfinite(found), found, np.inf)
+
+    allowed = float(spread.shape[1])
+    found = np.stack([values(c) for c in candidates])
+    chosen = np.argmax(found <= found.min(axis=0) + allowed, axis=0)
+    chains = np.arange(len(spread))
+    centres, at = np.stack(candidates)[chosen, chains], found[chosen, chains]
+    share = np.ones((len(spread), 1))
+    for _ in range(HALVINGS):
+        far = ~(values(centres + share * spread) <= at + allowed)
+        if not far.any():
+            break
+        share[far] *= 0.5
+    return centres + share * spread
 
 
 def weights(optima: list[Optimum]) -> np.ndarray:
