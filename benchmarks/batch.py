@@ -1,7 +1,7 @@
 """Fits of simulated datasets per minute by every engine, each with all cores (or the accelerator), in one run.
 
 uv run python benchmarks/batch.py [--json] [--datasets 64] [--engines loop lanes-1 lanes-2 dask] [--cancer breast] [--grid 28 40 2]
-    [--chains 4] [--draws 200] [--tune 200] [--width 32] [--drawn FILE]
+    [--chains 4] [--draws 200] [--tune 200] [--width N] [--drawn FILE]
 
 loop: one process a core, each a loop over the compiled fit (as `osteobayes recover`). dask: the same in Dask worker processes, one a
 core. lanes-N: one program over all fits and chains on N devices (simulated ones on a CPU; on an accelerator what JAX finds). Datasets are
@@ -112,7 +112,7 @@ def worker(engine: str, planned: dict, drawn: Path, folder: Path, width: int, pa
     with jax.default_device(jax.devices("cpu")[0]):  # but for the programs over lanes
         study = study_of(planned, drawn)
         numbers = list(range(planned["datasets"]))
-        lanes = Lanes(study.sampler, [study.dataset(n)[1] for n in numbers], width, jax.devices())
+        lanes = Lanes(study.sampler, [study.dataset(n)[1] for n in numbers], width or None, jax.devices())
         lanes.compile()
         compiled = time.perf_counter() - begun
         print(f"compiled in {compiled:.0f} s", file=sys.stderr, flush=True)
@@ -226,7 +226,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--tune", type=int, default=200)
     parser.add_argument("--starts", type=int, default=2)
-    parser.add_argument("--width", type=int, default=32, help="lanes of one call")
+    parser.add_argument("--width", type=int, default=0, help="lanes of one call (default: as many as memory holds)")
     chosen = parser.parse_args()
     from osteobayes.fit import Settings
     from osteobayes.precision import devices

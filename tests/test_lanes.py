@@ -1,5 +1,7 @@
 """Fits side by side in one program: what each gets is what it would get alone, and one that fails stops no other."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from osteobayes.cycle import Grid
 from osteobayes.errors import RunError
 from osteobayes.evidence import Evidence
 from osteobayes.fit.hmc import Sampler
-from osteobayes.fit.lanes import Lanes
+from osteobayes.fit.lanes import MOST, Lanes
 from osteobayes.model import Model
 from osteobayes.model.redraw import redrawn
 from osteobayes.paths import shipped
@@ -67,7 +69,8 @@ def work(sampler, data, fit, chains=2):
 def test_gradients_and_draws_are_those_of_a_fit_alone(sampler, data, lanes):
     """Six lanes a call and twelve points: two calls, filled; draws of three short trajectories agree to rounding."""
     together = lanes.run([work(sampler, d, i) for i, d in enumerate(data)])
-    assert ("gradients", WIDTH, WIDTH) in lanes.calls and ("block", WIDTH, WIDTH) in lanes.calls
+    assert {("gradients", WIDTH, WIDTH), ("block", WIDTH, WIDTH)} <= {call[:3] for call in lanes.calls}
+    assert all(0.0 < call.useful <= 1.0 and call.seconds > 0.0 for call in lanes.calls)
     for i, d in enumerate(data):
         (values, slopes), blocks = together[i]
         (expected, gradients), alone = work(sampler, d, i)(sampler)
@@ -102,3 +105,14 @@ def test_data_of_another_shape_are_refused(sampler, data):
     wrong = data[1] | {"observed": {k: jnp.concatenate([v, v]) for k, v in data[1]["observed"].items()}}
     with pytest.raises(RunError, match="fit 1 has data of another shape than fit 0"):
         Lanes(sampler, [data[0], wrong], WIDTH)
+
+
+@pytest.mark.slow
+def test_as_many_lanes_as_memory_holds(sampler, data, monkeypatch):
+    """A lane of two studies needs between a tenth of a MiB and 100 MiB; with less than one lane's memory there is a sentence."""
+    monkeypatch.setattr(sys.modules[Lanes.__module__], "free_bytes", lambda device: 2 * 2.0**30)
+    many = Lanes(sampler, data, None).width
+    assert 10 <= many <= MOST
+    monkeypatch.setattr(sys.modules[Lanes.__module__], "free_bytes", lambda device: 1.0)
+    with pytest.raises(RunError, match=r"a lane needs .* GiB"):
+        Lanes(sampler, data, None)

@@ -12,7 +12,7 @@ import pytest
 import osteobayes
 
 ROOMS = (
-    "schema survival priors cycle solve evidence observe model fit predict batch check twin score patterns recovery report cli"
+    "schema survival priors cycle solve evidence observe model fit predict batch check twin score patterns recovery sbc report cli"
 ).split()
 COMMON = {"errors", "paths", "precision"}
 SOURCE = Path(osteobayes.__file__).parent

@@ -46,6 +46,11 @@ def plan(datasets: int, settings: Settings) -> dict[str, Any]:
     return {"datasets": datasets, "settings": json.loads(json.dumps(asdict(settings)))}
 
 
+def _complete(planned: Mapping[str, Any]) -> dict[str, Any]:
+    """A plan that an earlier version wrote, with the settings that came since."""
+    return {**planned, "settings": json.loads(json.dumps(asdict(Settings.of(planned["settings"]))))}
+
+
 def _model(planned: Mapping[str, Any]) -> tuple[Model, Settings]:
     settings = Settings.of(planned["settings"])
     return build_model(shipped("datasets"), shipped("priors"), None, settings), settings
@@ -252,7 +257,7 @@ def work_all(
     Interrupted
         If ``stop`` says so; blocks that are done are kept.
     """
-    if (folder / PLAN).exists() and json.loads((folder / PLAN).read_text()) != planned:
+    if (folder / PLAN).exists() and _complete(json.loads((folder / PLAN).read_text())) != planned:
         raise RunError(f"{folder}: the folder holds a study with other settings; choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / PLAN, dict(planned))

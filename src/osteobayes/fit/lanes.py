@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import psutil
 from jax.sharding import Mesh, PartitionSpec
 from numpyro.infer.hmc import HMCState
 
@@ -30,6 +31,18 @@ QUIET_S = 0.005
 """A batch begins when every fit waits and no further request has come for so long: several threads of a fit may ask at once."""
 ORDER = ("gradients", "block")
 """What is computed first when fits ask for different things: those that search for optima catch up with those that sample."""
+
+
+MOST = 4096
+"""Lanes a device at most: from some 2000 on a call takes longer the more there are (``docs/design/step5.md``)."""
+
+
+def free_bytes(device: Any) -> float:
+    """Memory of a device that is free: of a CPU that of the machine."""
+    if device.platform == "cpu":
+        return float(psutil.virtual_memory().available)
+    told = device.memory_stats() or {}
+    return float(told.get("bytes_limit", 0)) - float(told.get("bytes_in_use", 0))
 
 
 @dataclass(frozen=True)
@@ -90,7 +103,8 @@ class Lanes:
         Data of every fit (:attr:`osteobayes.model.Model.sampling_data`, or :func:`osteobayes.model.redraw.redrawn`): what is equal in all
         is kept once.
     width
-        Lanes of one call, rounded up to a multiple of the devices; more are computed in several calls.
+        Lanes of one call, rounded up to a multiple of the devices; more are computed in several calls. None: as many as the devices'
+        memory holds (:meth:`fitting`), at most :data:`MOST`.
     devices
         Default: all of the default backend.
 
@@ -101,10 +115,10 @@ class Lanes:
     """
 
     def __init__(
-        self, sampler: Sampler, data: Sequence[Data], width: int, devices: Sequence[Any] | None = None
+        self, sampler: Sampler, data: Sequence[Data], width: int | None, devices: Sequence[Any] | None = None
     ) -> None:
         devices = list(devices or jax.devices())
-        self.sampler, self.width = sampler, -(-width // len(devices)) * len(devices)
+        self.sampler = sampler
         flat = [jax.tree.flatten(d) for d in data]
         treedef = flat[0][1]
         shapes = [np.shape(x) for x in flat[0][0]]
@@ -148,17 +162,45 @@ class Lanes:
         self._active: set[int] = set()
         self.calls: list[Call] = []
         """What was computed."""
+        self.width = -(-(width or self.fitting()) // len(devices)) * len(devices)
+
+    def fitting(self) -> int:
+        """Lanes of one call that the devices' memory holds, from what the compiler says that two and four a device need.
+
+        Half of the memory that is free is left: to arguments, results, and what a block keeps beside its gradients.
+
+        Raises
+        ------
+        RunError
+            If not even one lane a device fits.
+        """
+        devices = list(self._mesh.devices)
+        need = []
+        for each in (2, 4):
+            lowered = self._lowered("gradients", each * len(devices))
+            need.append(lowered.compile().memory_analysis().temp_size_in_bytes)
+        lane = max((need[1] - need[0]) / 2.0, 1.0)
+        room = 0.5 * min(free_bytes(d) for d in devices) / (len(devices) if devices[0].platform == "cpu" else 1)
+        each = int((room - max(need[0] - 2.0 * lane, 0.0)) / lane)
+        if each < 1:
+            raise RunError(
+                f"a lane needs {lane / 2**30:.2f} GiB, and {room / 2**30:.2f} GiB a device are to be had: use fewer or other devices"
+            )
+        return min(each, MOST) * len(devices)
+
+    def _lowered(self, name: str, width: int) -> Any:
+        def lanes(x: Any) -> Any:
+            return jax.tree.map(lambda v: jax.ShapeDtypeStruct((width, *v.shape), v.dtype), x)
+
+        if name == "gradients":
+            like: Any = jnp.zeros(self.sampler.geometry.size)
+        else:
+            like = (jax.eval_shape(self.sampler.plain_state), self.sampler.geometry.empty(), jnp.zeros(()))
+        return self._programs[name].lower(jnp.zeros(width, dtype=int), lanes(like), self._table)
 
     def compile(self) -> None:
         """Compile the programs, side by side."""
-        n, index = self.sampler.geometry.size, jnp.zeros(self.width, dtype=int)
-
-        def lanes(x: Any) -> Any:
-            return jax.tree.map(lambda v: jax.ShapeDtypeStruct((self.width, *v.shape), v.dtype), x)
-
-        state = jax.eval_shape(self.sampler.plain_state)
-        like = {"gradients": jnp.zeros(n), "block": (state, self.sampler.geometry.empty(), jnp.zeros(()))}
-        lowered = {name: self._programs[name].lower(index, lanes(x), self._table) for name, x in like.items()}
+        lowered = {name: self._lowered(name, self.width) for name in self._programs}
         with ThreadPoolExecutor(len(lowered)) as pool:
             compiled = {name: pool.submit(x.compile) for name, x in lowered.items()}
         self._programs |= {name: x.result() for name, x in compiled.items()}
