@@ -7,6 +7,7 @@ so it finds formulas that do not describe what a study reports (:mod:`osteobayes
 """
 
 import io
+import textwrap
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -346,7 +347,7 @@ def draw_ranks(tree: xr.DataTree, group: str, path: Path, most: int = 24) -> Non
         wide = x.to_numpy().reshape(*x.shape[:2], -1)
         labels = x[x.dims[2]].to_numpy().tolist() if x.ndim > 2 else [""]
         flat |= {
-            f"{name}\n{level}".replace("/", ":"): wide[..., i]
+            f"{name}\n{textwrap.fill(level, 40)}".replace("/", ":"): wide[..., i]
             for i, level in enumerate(labels)
             if np.isfinite(wide[..., i]).all()
         }
@@ -355,11 +356,13 @@ def draw_ranks(tree: xr.DataTree, group: str, path: Path, most: int = 24) -> Non
     ]
     shown = xr.DataTree.from_dict({f"/{group}": xr.Dataset({k: (("chain", "draw"), flat[k]) for k in worst})})
     with matplotlib.rc_context({"font.size": 7, "axes.titlesize": 7, "axes.labelsize": 7}):
+        size = {"figsize": (13, 2.4 * -(-len(worst) // 4))}
         plots = az.plot_ecdf_pit(
-            shown, group=group, backend="matplotlib", figure_kwargs={"figsize": (13, 2.2 * -(-len(worst) // 4))}
+            shown, group=group, backend="matplotlib", visuals={"xlabel": False}, figure_kwargs=size
         )
         buffer = io.BytesIO()
         figure = plots.viz["figure"].item()
+        figure.set_layout_engine("constrained")
         figure.savefig(buffer, format="png", dpi=110)
         pyplot.close(figure)
     write_atomically(path, buffer.getvalue())
