@@ -111,6 +111,8 @@ def test_every_unit_and_statistic_is_covered():
 def test_did_you_mean_suggests_or_lists():
     assert did_you_mean("Fractur", ["fracture", "radiation"]) == "did you mean 'fracture'?"
     assert did_you_mean("xyz", ["fracture", "radiation"]) == "use one of: fracture, radiation"
+    many = did_you_mean("xyz", [f"name_{i}" for i in range(200)])
+    assert many.startswith("use one of 200, such as name_") and many.count(",") == 8
 
 
 def test_the_small_study_is_good(tmp_path):

@@ -15,13 +15,20 @@ from osteobayes.errors import Problem
 Key = tuple[str | int, ...]
 
 
+MANY = 40
+"""Words that a sentence lists, at most; of more the nearest few."""
+
+
 def did_you_mean(word: str, words: Iterable[str]) -> str:
-    """Sentence that suggests the nearest of `words`, or lists them all."""
+    """Sentence that suggests the nearest of `words`, or lists them."""
     words = list(words)
     lowered = {known.lower(): known for known in words}
     near = difflib.get_close_matches(str(word).lower(), lowered, n=1, cutoff=0.6)
     if near:
         return f"did you mean {lowered[near[0]]!r}?"
+    if len(words) > MANY:
+        nearest = difflib.get_close_matches(str(word).lower(), lowered, n=8, cutoff=0.0)
+        return f"use one of {len(words)}, such as {', '.join(lowered[w] for w in nearest)}"
     return f"use one of: {', '.join(words)}" if words else "none exists"
 
 
