@@ -114,11 +114,3 @@ def test_the_committed_study_says_what_its_criterion_says():
             least[quantity] = min(p.values())
         assert study["uniform"] == (min(least.values()) >= limit), name
         assert max(f["seconds"] for f in study["fits"]) > 0
-
-
-@pytest.mark.slow
-def test_a_planted_defect_is_found_on_real_designs(tmp_path):
-    """Scale of a prior 1.5 times as wide in the simulator, 64 tiny fits of the breast designs: its ranks are too wide."""
-    settings = dict(cancers=("breast",), grid=(56.0, 20, 1, None), chains=2, draws=100, tune=100, starts=1, target=0.88)
-    found = sbc.calibrate_by_simulation(tmp_path / "study", 64, planted={"sre_between_sd": 1.5}, **settings)
-    assert any(d.startswith("sre_between_sd: spread") for d in found["deviations"]), sbc.table(found).head()
