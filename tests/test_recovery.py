@@ -104,6 +104,29 @@ def test_summary_counts_pairs_and_names_what_fell_short():
         recovery.summarise({}, [])
 
 
+def test_an_error_of_one_dataset_is_its_result_and_the_others_go_on(tmp_path):
+    class Breaking:
+        commit = "c"
+
+        def __init__(self, planned):
+            pass
+
+        def compile(self):
+            pass
+
+        def fit(self, number, folder):
+            if number == 1:
+                raise np.linalg.LinAlgError("not positive definite")
+            return result(number, [True])
+
+    (tmp_path / recovery.PLAN).write_text(json.dumps(recovery.plan(3, Settings())))
+    recovery.work(tmp_path, 0, 1, Breaking)
+    found = [json.loads((tmp_path / f"{i:03d}.json").read_text()) for i in range(3)]
+    assert found[1]["error"] == "LinAlgError: not positive definite" and found[1]["rows"] == []
+    summary = recovery.summarise({"datasets": 3}, found)
+    assert summary["pairs"] == 2 and summary["short"] == ["dataset 1: LinAlgError: not positive definite"]
+
+
 def test_a_folder_with_another_study_is_refused_and_a_finished_one_is_not_fitted_again(tmp_path, monkeypatch):
     planned = recovery.plan(2, Settings(cancers=("breast",)))
     (tmp_path / recovery.PLAN).write_text(json.dumps(planned))

@@ -80,6 +80,17 @@ def test_a_summary_says_what_is_not_uniform_and_what_is_missing(tmp_path):
     assert (tmp_path / "ranks.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_fits_that_ended_in_an_error_have_no_ranks_and_are_told():
+    error = {"dataset": 64, "seconds": 1.0, "error": "LinAlgError: not positive definite", "rows": []}
+    found = sbc.summarise(planned(), [*results(), error])
+    assert found["uniform"] and found["errors"] == ["dataset 64: LinAlgError: not positive definite"]
+    assert len(found["quantities"]["a"]["ranks"]) == 64 and len(found["fits"]) == 65
+    many = sbc.summarise(planned(), [*results(), *[error] * 4])
+    assert many["deviations"] == ["4 of 68 datasets have no ranks: their fits ended in an error"]
+    with pytest.raises(OsteobayesError, match="no dataset has ranks; dataset 64: LinAlgError"):
+        sbc.summarise(planned(), [error])
+
+
 def test_an_unknown_level_and_an_interruption(tmp_path, monkeypatch):
     with pytest.raises(OsteobayesError, match="level must be one of likelihood, trial"):
         sbc.calibrate_by_simulation(tmp_path / "study", level="patients")

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -215,7 +215,32 @@ def work(folder: Path, first: int, step: int, study: Callable[[Mapping[str, Any]
     one = study(planned)
     one.compile()
     for i in mine:
-        write_json(_result(folder, i), one.fit(i, folder / f"{i:03d}"))
+        begun = time.time()
+        try:
+            found = one.fit(i, folder / f"{i:03d}")
+        except (
+            OsteobayesError,
+            ArithmeticError,
+            np.linalg.LinAlgError,
+        ) as error:  # of this dataset; the next ones go on
+            sentence = f"{type(error).__name__}: {error}"
+            found = {"dataset": i, "commit": one.commit, "seconds": time.time() - begun, "error": sentence, "rows": []}
+        write_json(_result(folder, i), found)
+
+
+def _said(one: Mapping[str, Any]) -> str:
+    """Sentence of a dataset's result."""
+    if "error" in one:
+        return f"dataset {one['dataset']}: {one['error']}"
+    return (
+        f"dataset {one['dataset']}: {one['seconds']:.0f} s, R-hat {one['max_rhat']:.3f}, bulk ESS {one['min_ess_bulk']:.0f}, "
+        f"{one['divergences']} divergences"
+    )
+
+
+def errors(results: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Sentences of the datasets whose fit ended in an error."""
+    return [_said(one) for one in results if "error" in one]
 
 
 def _result(folder: Path, number: int) -> Path:
@@ -279,10 +304,7 @@ def work_all(
                 if n not in seen and _result(folder, n).exists():
                     seen.add(n)
                     one = json.loads(_result(folder, n).read_text())
-                    report(
-                        f"dataset {n}: {one['seconds']:.0f} s, R-hat {one['max_rhat']:.3f}, bulk ESS {one['min_ess_bulk']:.0f}, "
-                        f"{one['divergences']} divergences"
-                    )
+                    report(_said(one))
             if not running:
                 break
             stop.check(folder, f"{len(seen)} of {len(mine)} datasets are done", again="the same command")
@@ -370,18 +392,23 @@ def summarise(planned: Mapping[str, Any], results: list[dict[str, Any]]) -> dict
     results
         What :meth:`Study.fit` returns, one a dataset.
     """
-    if not results:
-        raise OsteobayesError("there is no dataset to summarise")
+    if not any(one["rows"] for one in results):
+        raise OsteobayesError("; ".join(["there is no dataset to summarise", *errors(results)]))
     inside: dict[str, list[bool]] = {}
     for one in results:
         for r in one["rows"]:
             label = r["parameter"] + (f"[{r['level']}]" if r["level"] else "")
             inside.setdefault(label, []).append(r["low"] <= r["true"] <= r["high"])
     every = [x for xs in inside.values() for x in xs]
-    least = LEAST_OF_20 / 20 * len(results)
+    least = LEAST_OF_20 / 20 * sum("error" not in one for one in results)
     short = [
+        *errors(results),
         *(f"{k} inside in {sum(v)} of {len(v)} datasets" for k, v in inside.items() if sum(v) < least),
-        *(f"dataset {o['dataset']}: bulk ESS {o['min_ess_bulk']:.0f}" for o in results if o["min_ess_bulk"] < ESS_GOAL),
+        *(
+            f"dataset {o['dataset']}: bulk ESS {o['min_ess_bulk']:.0f}"
+            for o in results
+            if o.get("min_ess_bulk", ESS_GOAL) < ESS_GOAL
+        ),
     ]
     return {
         "plan": dict(planned), "level": LEVEL, "coverage": float(np.mean(every)), "pairs": len(every),

@@ -31,7 +31,7 @@ from osteobayes.model.redraw import redrawn
 from osteobayes.model.transform import constrain
 from osteobayes.precision import jit
 from osteobayes.predict import headline_estimands
-from osteobayes.recovery import SUMMARY, Study, plan, study_command, work_all
+from osteobayes.recovery import SUMMARY, Study, errors, plan, study_command, work_all
 from osteobayes.recovery import work as recovery_work
 
 LEVELS = ("likelihood", "trial")
@@ -42,7 +42,7 @@ FAILURE_RATE = 0.01
 """Chance that the criterion fails although every rank is uniform: each of three tests of each scalar gets an equal share of it."""
 TESTS = ("location", "spread", "shape")
 FAILED_SHARE = 0.05
-"""Share of replicates that may lack a quantity (a cell that cannot be solved at a draw)."""
+"""Share of replicates that may lack a quantity (a cell that cannot be solved at a draw), or ranks at all (an error of the fit)."""
 
 
 class Calibration(Study):
@@ -217,7 +217,7 @@ def calibrate_by_simulation(
     -------
     dict or None
         None while datasets of other shards are missing, else what ``summary.json`` holds: ``command``, ``plan``, ``criterion``,
-        ``uniform``, ``deviations`` (sentences), ``quantities`` (p-values and ranks), ``fits`` (diagnostics, seconds, commit).
+        ``uniform``, ``deviations`` and ``errors`` (sentences), ``quantities`` (p-values and ranks), ``fits`` (diagnostics, seconds, commit).
         ``sbc.nc`` has the ranks as shares in group ``prior_sbc`` (``posterior_sbc``), which ArviZ plots; ``ranks.png`` shows them.
 
     Raises
@@ -282,12 +282,17 @@ def uniformity(ranks: np.ndarray, ranked: int = RANKED) -> dict[str, float]:
 def summarise(planned: Mapping[str, Any], results: list[dict[str, Any]]) -> dict[str, Any]:
     """Ranks, their tests and what they say, of the results of all replicates."""
     ranks: dict[str, list[int | None]] = {}
+    failed = errors(results)
     for one in results:
         for row in one["rows"]:
             ranks.setdefault(f"{row['quantity']}[{row['level']}]" if row["level"] else row["quantity"], []).append(
                 row["rank"]
             )
+    if not ranks:
+        raise OsteobayesError("; ".join(["no dataset has ranks", *failed]))
     quantities, deviations = {}, []
+    if len(failed) > FAILED_SHARE * len(results):
+        deviations.append(f"{len(failed)} of {len(results)} datasets have no ranks: their fits ended in an error")
     limit = FAILURE_RATE / (len(TESTS) * len(ranks))
     for name, found in ranks.items():
         whole = np.array([r for r in found if r is not None], dtype=int)
@@ -304,7 +309,7 @@ def summarise(planned: Mapping[str, Any], results: list[dict[str, Any]]) -> dict
         "command": _command(planned), "plan": dict(planned),
         "criterion": f"every p-value of three tests (location, spread, shape) of each of {len(ranks)} scalars is at least "
         f"{FAILURE_RATE:g} / (3 x {len(ranks)}) = {limit:.2e}; if all ranks are uniform this fails in at most {FAILURE_RATE:.0%} of studies",
-        "uniform": not deviations, "deviations": deviations,
+        "uniform": not deviations, "deviations": deviations, "errors": failed,
         "least": {test: min((q[test], name) for name, q in quantities.items()) for test in TESTS},
         "quantities": quantities,
         "fits": [{k: v for k, v in one.items() if k != "rows"} for one in results],

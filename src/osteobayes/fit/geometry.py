@@ -48,6 +48,8 @@ PURE = 0.9
 """An arm with at least this share of one cancer informs that cancer alone."""
 FLOOR = 0.05
 """Smallest curvature of the log density without the effects' own priors; flat or saddle directions are raised to it."""
+STIFFEST = 1e10
+"""Largest ratio of curvatures; smaller ones are raised (at a kink a Hessian by differences may be huge, and its inverse then loses its factor)."""
 
 KINK = -1.0
 """Where the coordinate of a log rate bends (conditional standard deviations from its conditional mean)."""
@@ -428,7 +430,7 @@ class Geometry:
         middle, precision = np.mean(x, axis=0), np.mean(H, axis=0)
         pull = np.mean([h @ (at - middle) - g for h, at, g in zip(H, x, gradient, strict=True)], axis=0)
         values, vectors = np.linalg.eigh(0.5 * (precision + precision.T))
-        precision = (vectors * np.maximum(values, FLOOR)) @ vectors.T
+        precision = (vectors * np.maximum(values, max(FLOOR, values[-1] / STIFFEST))) @ vectors.T
         pull += precision @ middle
         Haa, Hae, Hee = precision[: len(a), : len(a)], precision[: len(a), len(a) :], precision[len(a) :, len(a) :]
         slope = -np.linalg.solve(Haa, Hae)
