@@ -31,7 +31,8 @@ def study_of(planned: dict, drawn: Path) -> Any:
 
     from osteobayes.recovery import Study
 
-    kept = np.load(drawn)
+    with np.load(drawn) as file:
+        kept = dict(file)  # a file of arrays cannot be read by several threads
 
     class Drawn(Study):
         ess_goal = 0.0
@@ -83,7 +84,10 @@ def told(fits: list, begun: float, compiled: float, calls: list) -> dict:
     result = {
         "compile_s": compiled,
         "fit_s": time.perf_counter() - begun - compiled,
-        "fits": [{"error": str(f)} if isinstance(f, Exception) else {k: f[k] for k in names} for f in fits],
+        "fits": [
+            {"error": f"{type(f).__name__}: {f}"} if isinstance(f, Exception) else {k: f[k] for k in names}
+            for f in fits
+        ],
         "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2,
         "calls": {},
     }
@@ -249,7 +253,7 @@ def main() -> None:
         if not chosen.json:
             print(
                 f"{engine}: {found['fits_per_minute']:.2f} fits a minute, compiled in {found['compile_s']:.0f} s, {found['peak_gib']:.1f} GiB, "
-                f"least bulk ESS {found['min_ess_bulk']}, {found['divergences']} divergences, {len(found['failed'])} failed; "
+                f"least bulk ESS {found['min_ess_bulk']}, {found['divergences']} divergences, {len(found['failed'])} failed{': ' if found['failed'] else ''}{'; '.join(sorted(set(found['failed']))[:5])}; "
                 f"calls and how full they were: {found['calls']}",
                 flush=True,
             )

@@ -27,8 +27,10 @@ from osteobayes.fit import Run, Settings
 from osteobayes.fit import calibrate as calibrate_one
 from osteobayes.fit import resume as resume_one
 from osteobayes.fit.programs import Programs
+from osteobayes.fit.run import new_run, reopened
+from osteobayes.fit.side_by_side import places, sample_all
 from osteobayes.fit.stop import Stop
-from osteobayes.fit.store import SUFFIXES, write_atomically, write_json
+from osteobayes.fit.store import SUFFIXES, locked, write_atomically, write_json
 from osteobayes.fit.workers import cores
 from osteobayes.paths import shipped
 from osteobayes.schema import read_model
@@ -93,6 +95,12 @@ class Job:
     def chosen(self) -> Settings:
         """Settings of the fit, complete."""
         return Settings(seed=self.seed, cancers=self.cancers, **self.settings)
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """What jobs that are fitted side by side have in common; whether their programs are the same is seen later."""
+        chosen = self.chosen
+        return self.data, self.priors, replace(chosen, seed=0, weights=())
 
     @property
     def id(self) -> str:
@@ -248,13 +256,52 @@ def _here(
     stop: Stop,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Jobs in this process, one after another; jobs of the same shapes share their programs."""
-    programs = Programs()
+    programs, tried = Programs(), set()
     for place, (key, job) in enumerate(jobs.items()):
         stop.check(folder, f"{place} of {len(jobs)} jobs are done")
+        if job.chosen.lanes and key not in tried and calibrate is calibrate_one:
+            alike = [k for k, j in jobs.items() if k not in tried and j.shape == job.shape]
+            some = {k: jobs[k] for k in alike[: places(job.chosen.lanes, job.chosen.chains)]}
+            tried |= _sample_side_by_side(some, folder, programs, lambda text, key=key: say(key, text), advance, stop)
         yield key, _result(
             job, folder / key, calibrate, resume, summary, lambda text, key=key: say(key, text), advance=advance, stop=stop, programs=programs,
         )  # fmt: skip
         gc.collect()
+
+
+def _sample_side_by_side(
+    jobs: Mapping[str, Job],
+    folder: Path,
+    programs: Programs,
+    report: Callable[[str], None],
+    advance: Callable[[int, int, str], None],
+    stop: Stop,
+) -> set[str]:
+    """Sample jobs that are not finished, so that each needs only its summary; those that were tried.
+
+    What cannot be begun, or fails, is left: the job meets its error again when its turn comes, and alone.
+    """
+    with ExitStack() as stack:
+        runs: dict[str, Run] = {}
+        for key, job in jobs.items():
+            path = folder / key
+            try:
+                if (path / "manifest.json").is_file():
+                    if Run(path).manifest["status"] != "finished":
+                        stack.enter_context(locked(path))
+                        runs[key] = reopened(Run(path), report)
+                else:
+                    chosen = {"seed": job.seed, "cancers": job.cancers, **job.settings}
+                    runs[key] = stack.enter_context(
+                        new_run(job.data, job.priors, path, job.overlay, lambda text: None, **chosen)
+                    )
+            except Exception as error:
+                _log.info("%s: %s", path, _sentence(error))
+        if not runs:
+            return set(jobs)
+        found = sample_all(list(runs.values()), programs, report, advance, stop)
+    later = {key for key, sampler in zip(runs, found, strict=True) if sampler is None}
+    return set(jobs) - later
 
 
 def _dask(
@@ -475,6 +522,7 @@ class JobSettings(_Closed):
     joint: bool | None = None
     shared_frailty: bool | None = None
     algorithm: str | None = None
+    lanes: Count | None = None
     grid: tuple[Days, Count, Count] | tuple[Days, Count, Count, Count | None] | None = None
 
     @property

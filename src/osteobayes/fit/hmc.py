@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from threading import Lock
 from typing import Any
 
 import jax
@@ -33,6 +34,7 @@ from numpyro.infer.util import potential_energy
 from osteobayes.fit.geometry import Arrays, Geometry, Point
 from osteobayes.model import Data, Model
 from osteobayes.model.emit import numpyro_model
+from osteobayes.model.transform import unconstrain
 from osteobayes.precision import jit
 
 PROGRAMS = ("gradients", "block")
@@ -99,6 +101,8 @@ class Sampler:
     method: str = "trapezoid"
     potential: Callable[[dict[str, Array], Data], Array] | None = None
     _kernel: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+    _draws: dict[bytes, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+    _drawing: Any = field(default_factory=Lock, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         emitted = numpyro_model(self.model, method=self.method)
@@ -208,6 +212,16 @@ class Sampler:
     def unravel(self):
         """Flat unconstrained vector -> values by site."""
         return ravel_pytree(self.template)[1]
+
+    def drawn(self, seed: int, data: Data) -> Float[np.ndarray, " parameter"]:
+        """A draw from the prior in unconstrained space; kept, for many fits start from the same (and compiling it takes longer)."""
+        key = seed.to_bytes(8) + b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(data["hyper"]))
+        with self._drawing:
+            if key not in self._draws:
+                draw = self.model.priors.sample(jax.random.key(seed), data["hyper"], self.model.coords)
+                z = unconstrain(self.model.sampled, {n: draw[n] for n in self.model.sampled})
+                self._draws[key] = np.asarray(ravel_pytree(z)[0])
+            return self._draws[key].copy()
 
     def first_state(
         self, w: np.ndarray, data: Data, metric: np.ndarray, key: Array, step: float = FIRST_STEP

@@ -8,9 +8,10 @@ company.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import batched
 from threading import Condition
 from typing import Any, NamedTuple
 
@@ -20,10 +21,12 @@ import numpy as np
 import psutil
 from jax.sharding import Mesh, PartitionSpec
 from numpyro.infer.hmc import HMCState
+from threadpoolctl import threadpool_limits
 
 from osteobayes.errors import RunError
 from osteobayes.fit.geometry import Arrays
 from osteobayes.fit.hmc import Block, Sampler
+from osteobayes.fit.workers import cores
 from osteobayes.model import Data
 from osteobayes.precision import jit
 
@@ -43,6 +46,11 @@ def free_bytes(device: Any) -> float:
         return float(psutil.virtual_memory().available)
     told = device.memory_stats() or {}
     return float(told.get("bytes_limit", 0)) - float(told.get("bytes_in_use", 0))
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Whether two arrays are the same, gaps included."""
+    return np.array_equal(a, b, equal_nan=np.asarray(a).dtype.kind == "f")
 
 
 @dataclass(frozen=True)
@@ -107,32 +115,41 @@ class Lanes:
         memory holds (:meth:`fitting`), at most :data:`MOST`.
     devices
         Default: all of the default backend.
+    own
+        Parts of the data (keys) of which every fit has its own; None: those leaves that differ. If it is given, programs do not depend
+        on which fits there are, and serve others (:meth:`load`).
+    places
+        Fits for which there is room (default: as many as there are data).
 
     Raises
     ------
     RunError
-        If the data of the fits differ in structure or shape.
+        If the data of the fits differ in structure or shape, or in parts that are not their own.
     """
 
     def __init__(
-        self, sampler: Sampler, data: Sequence[Data], width: int | None, devices: Sequence[Any] | None = None
+        self,
+        sampler: Sampler,
+        data: Sequence[Data],
+        width: int | None,
+        devices: Sequence[Any] | None = None,
+        own: Collection[str] | None = None,
+        places: int | None = None,
     ) -> None:
         devices = list(devices or jax.devices())
-        self.sampler = sampler
-        flat = [jax.tree.flatten(d) for d in data]
-        treedef = flat[0][1]
-        shapes = [np.shape(x) for x in flat[0][0]]
-        for i, (leaves, structure) in enumerate(flat):
-            if structure != treedef or [np.shape(x) for x in leaves] != shapes:
-                raise RunError(f"fit {i} has data of another shape than fit 0: fits side by side need the same design")
-        columns = [
-            [np.asarray(leaf) for leaf in column] for column in zip(*(leaves for leaves, _ in flat), strict=True)
-        ]
-        own = [any(not np.array_equal(c[0], x, equal_nan=c[0].dtype.kind == "f") for x in c[1:]) for c in columns]
-        self._table = [np.stack(c) if mine else c[0] for c, mine in zip(columns, own, strict=True)]
+        self.sampler, self.places, self.asked = sampler, places or len(data), width
+        self._treedef = treedef = jax.tree.structure(data[0])
+        if own is None:
+            leaves = [jax.tree.leaves(d) for d in data]
+            self._own = [not all(equal(x, c[0]) for x in c[1:]) for c in zip(*leaves, strict=True)]
+        else:
+            self._own = [path[0].key in own for path, _ in jax.tree_util.tree_leaves_with_path(data[0])]
+        own_leaves = self._own
 
         def at(index: jax.Array, table: list[jax.Array]) -> Data:
-            return jax.tree.unflatten(treedef, [x[index] if mine else x for x, mine in zip(table, own, strict=True)])
+            return jax.tree.unflatten(
+                treedef, [x[index] if mine else x for x, mine in zip(table, own_leaves, strict=True)]
+            )
 
         def gradient(index: jax.Array, z: Any, table: list[jax.Array]) -> Any:
             return jax.value_and_grad(sampler.plain["density"])(z, at(index, table))
@@ -156,13 +173,37 @@ class Lanes:
             )
             for name, f in functions.items()
         }
-        self._table = jax.device_put(self._table, jax.sharding.NamedSharding(self._mesh, every))
+        self.load(data)
         self._changed = Condition()
         self._pending: list[_Request] = []
+        self._working: list[_Request] = []
+        self._closed: BaseException | None = None
         self._active: set[int] = set()
+        self._busy: set[int] = set()  # of those: none of whose threads asks
         self.calls: list[Call] = []
         """What was computed."""
         self.width = -(-(width or self.fitting()) // len(devices)) * len(devices)
+
+    def load(self, data: Sequence[Data]) -> None:
+        """Take the data of fits, of which there may be fewer than places.
+
+        Raises
+        ------
+        RunError
+            As of the class.
+        """
+        flat = [jax.tree.flatten(d) for d in data]
+        shapes = [np.shape(x) for x in flat[0][0]]
+        for i, (leaves, structure) in enumerate(flat):
+            if structure != self._treedef or [np.shape(x) for x in leaves] != shapes:
+                raise RunError(f"fit {i} has data of another shape than fit 0: fits side by side need the same design")
+        table = []
+        for column, mine in zip(zip(*(leaves for leaves, _ in flat), strict=True), self._own, strict=True):
+            if not mine and not all(equal(x, column[0]) for x in column[1:]):
+                raise RunError("fits side by side have other designs: only numbers, weights and priors may differ")
+            filled = [*column, *[column[0]] * (self.places - len(column))]
+            table.append(np.stack([np.asarray(x) for x in filled]) if mine else np.asarray(column[0]))
+        self._table = jax.device_put(table, jax.sharding.NamedSharding(self._mesh, PartitionSpec()))
 
     def fitting(self) -> int:
         """Lanes of one call that the devices' memory holds, from what the compiler says that two and four a device need.
@@ -207,7 +248,7 @@ class Lanes:
 
     def run[R](self, work: Sequence[Callable[[LaneSampler], R]]) -> list[R | Exception]:
         """Fits side by side: each function gets the sampler of its fit; an error of one stops no other and is returned."""
-        self._active = set(range(len(work)))
+        self._active, self._busy = set(range(len(work))), set(range(len(work)))
         host = jax.devices("cpu")[0]
 
         def fit(i: int) -> R | Exception:
@@ -219,25 +260,59 @@ class Lanes:
             finally:
                 with self._changed:
                     self._active.discard(i)
+                    self._busy.discard(i)
                     self._changed.notify()
 
-        with ThreadPoolExecutor(len(work)) as pool:
+        self._closed = None
+        # small matrices of many fits: threads of BLAS would wait for each other
+        with threadpool_limits(1, "blas"), ThreadPoolExecutor(len(work)) as pool:
             futures = [pool.submit(fit, i) for i in range(len(work))]
-            self._serve()
+            try:
+                self._serve()
+            except BaseException as error:  # an interruption: the fits end where they wait
+                self._close(error)
+                raise
             return [f.result() for f in futures]
+
+    def _close(self, error: BaseException) -> None:
+        with self._changed:
+            self._closed = error
+            for r in (*self._pending, *self._working):
+                if not r.answer.done():
+                    r.answer.set_exception(error)
+            self._pending = []
 
     def ask(self, fit: int, program: str, arguments: Any, lanes: int) -> Any:
         """Outputs of a program for lanes of a fit, once all fits ask."""
         request = _Request(fit, program, arguments, lanes, Future())
         with self._changed:
+            if self._closed is not None:
+                raise self._closed
             self._pending.append(request)
+            self._busy.discard(fit)
             self._changed.notify()
         return request.answer.result()
+
+    def _answer(self, requests: Sequence[_Request], answers: Sequence[Any]) -> None:
+        """Give the answers to a few fits at a time, and wait until these ask again: hundreds of threads at once hinder each other."""
+        by_fit: dict[int, list[tuple[_Request, Any]]] = {}
+        for r, answer in zip(requests, answers, strict=True):
+            by_fit.setdefault(r.fit, []).append((r, answer))
+        for fits in batched(by_fit, cores()):
+            with self._changed:
+                self._busy.update(f for f in fits if f in self._active)
+            for r, answer in (pair for f in fits for pair in by_fit[f]):
+                if isinstance(answer, Exception):
+                    r.answer.set_exception(answer)
+                else:
+                    r.answer.set_result(answer)
+            with self._changed:
+                self._changed.wait_for(lambda fits=fits: self._busy.isdisjoint(fits))
 
     def _serve(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._active <= {r.fit for r in self._pending})
+                self._changed.wait_for(lambda: not self._busy)
                 if not self._active and not self._pending:
                     return
                 count = -1
@@ -247,14 +322,12 @@ class Lanes:
                 program = next(p for p in ORDER if any(r.program == p for r in self._pending))
                 chosen = [r for r in self._pending if r.program == program]
                 self._pending = [r for r in self._pending if r.program != program]
+                self._working = chosen
             try:
                 answers = self._compute(program, chosen)
             except Exception as error:
-                for r in chosen:
-                    r.answer.set_exception(error)
-            else:
-                for r, answer in zip(chosen, answers, strict=True):
-                    r.answer.set_result(answer)
+                answers = [error] * len(chosen)
+            self._answer(chosen, answers)
 
     def _useful(self, found: Any) -> float:
         steps = found[2]["n_steps"].reshape(self._mesh.size, -1, self.sampler.block)

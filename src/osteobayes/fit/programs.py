@@ -60,7 +60,7 @@ class Programs:
         known = self._prior_only if prior_only is None else tuple(prior_only)
         if known is not None:
             model.__dict__["prior_only"] = known
-        constants = _hash([model.prior_only, *Geometry(model).constants])
+        constants = self._hash_of(model)
         if constants == self._constants:
             self.shared += 1
         else:
@@ -68,6 +68,17 @@ class Programs:
             self._structure, self._constants, self._prior_only = found, constants, model.prior_only
             self.kept["sampler"] = sampler(model)
         return self.kept["sampler"]
+
+    def has(self, model: Model, settings: Any) -> bool:
+        """Whether the programs that are kept are those of a run with this model; its ``prior_only`` is set, if it has their structure."""
+        if structure(model, settings) != self._structure or self._prior_only is None:
+            return False
+        model.__dict__["prior_only"] = self._prior_only
+        return self._hash_of(model) == self._constants
+
+    @staticmethod
+    def _hash_of(model: Model) -> str:
+        return _hash([model.prior_only, *Geometry(model).constants])
 
     def _clear(self) -> None:
         if self.kept:

@@ -7,9 +7,9 @@ import platform
 import resource
 import time
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from functools import cached_property
 from importlib import metadata
@@ -21,7 +21,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jax.flatten_util import ravel_pytree
 from numpyro.infer.hmc import HMCState
 
 from osteobayes.cycle import DEFAULT_GRID, Catalogue, Grid, Regimen
@@ -46,7 +45,7 @@ from osteobayes.fit.store import (
 )
 from osteobayes.fit.workers import Chains, cores, in_processes, in_threads, peak_gib, resident_gib
 from osteobayes.model import Data, Model
-from osteobayes.model.transform import constrain, unconstrain
+from osteobayes.model.transform import constrain
 from osteobayes.paths import shipped
 from osteobayes.precision import cpu_tag, require_float64
 from osteobayes.priors import PriorSet, therapies_of
@@ -122,6 +121,9 @@ class Settings:
     algorithm: str = ALGORITHM
     """Back end and sampler. That of the default goes on after any interruption, from its last block; with others
     (:data:`osteobayes.fit.samplers.SAMPLERS`) finished chains are kept (:mod:`osteobayes.fit.by_chain`)."""
+    lanes: int | None = None
+    """Lanes of one call, if the run is one of many that are fitted side by side (:mod:`osteobayes.fit.lanes`); None: it is fitted alone. The
+    draws do not depend on the other fits, but differ from those of a fit alone in the last bits."""
     processes: int | None = None
     """Processes that run the chains; 1: threads of this one; None: one a core where that pays (long runs on a CPU)."""
 
@@ -129,6 +131,12 @@ class Settings:
         for name in ("chains", "draws", "tune", "starts", "block"):
             if getattr(self, name) < 1:
                 raise RunError(f"setting `{name}` must be at least 1, found {getattr(self, name)}")
+        if self.lanes is not None and self.lanes < 1:
+            raise RunError(f"setting `lanes` must be at least 1, found {self.lanes}")
+        if self.lanes is not None and self.algorithm != ALGORITHM:
+            raise RunError(
+                f"setting `lanes` needs the algorithm {ALGORITHM}, found {self.algorithm}: leave one of the two out"
+            )
         if not 0.0 < self.target < 1.0:
             raise RunError(f"setting `target` must lie between 0 and 1, found {self.target}")
         if self.method not in METHODS:
@@ -328,8 +336,22 @@ def calibrate(
     Interrupted
         If ``stop`` says so; the run can be resumed.
     """
+    with new_run(data, priors, out, overlay, report, **settings) as run:
+        return _continue(run, report, advance, beside, stop or Stop(), programs or Programs())
+
+
+@contextmanager
+def new_run(
+    data: str | Path | Sequence[str | Path] | None,
+    priors: str | Path | None,
+    out: str | Path | None,
+    overlay: str | Path | None,
+    report: Report,
+    **settings: Any,
+) -> Iterator[Run]:
+    """A new run, locked: its folder with inputs and manifest; arguments and errors are those of :func:`calibrate`."""
     require_float64()
-    begun = time.time()
+    tick = time.time()
     chosen = Settings(**settings)
     if chosen.algorithm != ALGORITHM:
         from osteobayes.fit import by_chain
@@ -356,22 +378,23 @@ def calibrate(
         "format": FORMAT, "status": "running", "settings": asdict(chosen), "fingerprint": model.fingerprint(),
         "versions": versions | {"osteobayes": metadata.version("osteobayes"), "python": platform.python_version()},
         "device": _device(chosen),
-        "assumed": list(model.packed.assumed), "prior_only": None, "timings": {"begun": begun},
+        "assumed": list(model.packed.assumed), "prior_only": None, "timings": {"begun": tick},
     }  # fmt: skip
     with locked(path):
         if chosen.algorithm == ALGORITHM:
             (path / "blocks").mkdir(exist_ok=True)
         _zip_inputs(path / "inputs.zip", data_folders, prior_folder, overlay_file)
         write_json(path / "manifest.json", manifest)
-        return _continue(Run(path, {"model": model}), report, advance, beside, stop or Stop(), programs or Programs())
+        yield Run(path, {"model": model})
 
 
 def _device(settings: Settings) -> dict[str, Any]:
     """Engine and machine of a fit: with others its draws differ, if only in the last bits."""
     threads = settings.processes == 1
+    engine = f"{settings.lanes} lanes" if settings.lanes else "threads" if threads else "processes"
     return {
         "backend": jax.default_backend(), "kind": jax.devices()[0].device_kind, "devices": jax.device_count(), "cpu": cpu_tag(),
-        "engine": "threads" if threads else "processes", "cores": cores() if threads else 1,
+        "engine": engine, "cores": cores() if threads else 1,
         "flags": " ".join(sorted(os.environ.get("XLA_FLAGS", "").split())),
     }  # fmt: skip
 
@@ -414,18 +437,12 @@ def resume(
     if not (Path(path) / "manifest.json").is_file():
         raise RunError(f"{path}: not a run folder (no manifest.json); if a calibration was begun there, repeat it")
     with locked(Path(path), take_over):
-        return _resume(Run(Path(path)), report, advance, beside, draws, stop or Stop(), programs or Programs())
+        run = reopened(Run(Path(path)), report, draws)
+        return _continue(run, report, advance, beside, stop or Stop(), programs or Programs())
 
 
-def _resume(
-    run: Run,
-    report: Report,
-    advance: Callable[[int, int, str], None],
-    beside: Callable[[Run], None],
-    draws: int | None,
-    stop: Stop,
-    programs: Programs,
-) -> Run:
+def reopened(run: Run, report: Report, draws: int | None = None) -> Run:
+    """An interrupted run (or one that gets more draws) that can go on, what is not whole in it made good; errors as of :func:`resume`."""
     if run.manifest["format"] != FORMAT:
         raise RunError(
             f"{run.path}: another version of osteobayes began this run (format {run.manifest['format']}, this one goes on "
@@ -447,7 +464,7 @@ def _resume(
             raise RunError(
                 f"{run.path}: draws cannot be added to a run of {run.settings.algorithm}; fit it again with more"
             )
-        return _continue(run, report, advance, beside, stop, programs)
+        return run
     if more:
         settings = run.manifest["settings"] | {"draws": draws}
         write_json(run.path / "manifest.json", run.manifest | {"status": "running", "settings": settings})
@@ -458,7 +475,7 @@ def _resume(
             for path in ((run.path / file), *(p for folder in made for p in folder.iterdir())):
                 path.unlink()
     run.blocks.mend(report)
-    return _continue(run, report, advance, beside, stop, programs)
+    return run
 
 
 LONG = 1000
@@ -466,7 +483,7 @@ LONG = 1000
 
 
 def _processes(settings: Settings) -> int:
-    if settings.algorithm != ALGORITHM:
+    if settings.algorithm != ALGORITHM or settings.lanes:
         return 1
     if settings.processes is not None:
         return settings.processes
@@ -495,6 +512,16 @@ def _continue(
         beside(done)
         return done
     run._memory["model"] = model
+    if settings.lanes:
+        from osteobayes.fit import side_by_side
+
+        sampler = side_by_side.sample_all([run], programs, report, advance, stop)[0]
+        if isinstance(sampler, Exception):
+            raise sampler
+        assert sampler is not None
+        timings = dict(run.manifest["timings"])
+        timings["sampling_gib"] = max(timings.get("sampling_gib", 0.0), resident_gib())
+        return _finish(run, sampler, report, beside, timings)
     processes = settings.processes or 1
     report("compiling (about two minutes on two cores)")
     with ExitStack() as stack:
@@ -504,7 +531,7 @@ def _continue(
         if processes > 1:  # they start up and compile beside what follows
             chains = stack.enter_context(in_processes(run.path, processes, prior_only, gradients, peaks))
         sampler = programs.enter(model, settings, settings.sampler, run.manifest["prior_only"])
-        prior_only.set_result(_noted_prior_only(run))
+        prior_only.set_result(note_prior_only(run))
         run._memory["programs"] = programs.kept
         data, names = model.sampling_data, PROGRAMS if processes == 1 else PROGRAMS[:1]
         sampler.lower(data, names)
@@ -527,6 +554,13 @@ def _continue(
     timings["sampling_gib"] = max(searching + beside_search, resident_gib() + beside_sampling)
     timings["sampling_s"] = timings.get("sampling_s", 0.0) + time.time() - tick
     timings["wall_s"] = timings.get("wall_s", 0.0) + time.time() - begun
+    return _finish(run, sampler, report, beside, timings)
+
+
+def _finish(
+    run: Run, sampler: Sampler, report: Report, beside: Callable[[Run], None], timings: dict[str, float]
+) -> Run:
+    """Summarise the draws of a run that is sampled."""
     report("summarising the draws")
     from osteobayes.fit import result
 
@@ -550,7 +584,7 @@ def find_start(run: Run, sampler: Sampler, data: Data, settings: Settings, repor
         save_arrays(file, search(sampler, data, settings, report))
 
 
-def _noted_prior_only(run: Run) -> tuple[str, ...]:
+def note_prior_only(run: Run) -> tuple[str, ...]:
     """`Model.prior_only`, kept in the manifest from the first time on."""
     found = run.model.prior_only
     if run.manifest["prior_only"] is None:
@@ -569,18 +603,18 @@ def search(sampler: Sampler, data: Data, settings: Settings, report: Report) -> 
     """Optima of a multi-start search, their Laplace weights, the first coordinates, and where in them chains start."""
     model = sampler.model
     held = held_sites(model)
-    free_tree = {n: jnp.full(s.shape, float(n not in held)) for n, s in model.sampled.items()}
-    free = np.asarray(ravel_pytree(free_tree)[0]) > 0
-    typical = {n: jnp.log(0.67 * data["hyper"][n]["scale"]) for n in held}
+    names = sorted(model.sampled)  # the order of jax.flatten_util.ravel_pytree
+    free = np.concatenate([np.full(int(np.prod(model.sampled[n].shape)), n not in held) for n in names])
+    typical = np.concatenate([np.log(0.67 * np.ravel(data["hyper"][n]["scale"])) for n in names if n in held] or [[]])
 
     def potential(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return sampler.values_and_grads(z, data)
 
     starts = []
     for i in range(settings.starts):
-        draw = model.draw_prior(jax.random.key(settings.seed * 1000 + 17 + i), data)
-        z = unconstrain(model.sampled, {n: draw[n] for n in model.sampled})
-        starts.append(np.asarray(ravel_pytree({n: typical.get(n, 0.7 * x) for n, x in z.items()})[0]))
+        z = 0.7 * sampler.drawn(settings.seed * 1000 + 17 + i, data)
+        z[~free] = typical
+        starts.append(z)
     optima = start.search(potential, starts, free, _workers(settings), settings.search_iterations, report)
     modes = start.mode_of_chain(optima, settings.chains)
     report(f"{len(optima)} mode(s), Laplace weights {np.round(start.weights(optima), 3).tolist()}")
@@ -674,6 +708,17 @@ def refreshed_metric(draws: np.ndarray, gradients: np.ndarray, curvature: np.nda
     return root @ _power(np.eye(size) + 0.5 * differs.T @ differs / n, EXCESS) @ root
 
 
+def _phases(settings: Settings) -> list[int]:
+    """The phase of every block."""
+    warm_up = [p for p, n in zip(WARM_UP, settings.warm_up, strict=True) for _ in range(n // settings.block)]
+    return warm_up + [SAMPLING] * (settings.sampling // settings.block)
+
+
+def sampled(run: Run) -> bool:
+    """Whether all blocks of a run are there."""
+    return (run.path / "start.npz").exists() and len(run.blocks) >= len(_phases(run.settings))
+
+
 def sample(
     run: Run,
     sampler: Sampler,
@@ -686,9 +731,7 @@ def sample(
     """Warm-up and draws of all chains from ``start.npz`` on, in blocks that the run's folder keeps; goes on after the last."""
     stop = stop or Stop()
     block = settings.block
-    phases = [p for p, n in zip(WARM_UP, settings.warm_up, strict=True) for _ in range(n // block)] + [SAMPLING] * (
-        settings.sampling // block
-    )
+    phases = _phases(settings)
     done = len(run.blocks)
     keys = [jax.random.PRNGKey(settings.seed * 7919 + 31 * c + 1) for c in range(settings.chains)]
     states: list[HMCState] = []
