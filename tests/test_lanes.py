@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from osteobayes.cycle import Grid
-from osteobayes.errors import RunError
+from osteobayes.errors import Interrupted, RunError
 from osteobayes.evidence import Evidence
 from osteobayes.fit.hmc import Sampler
 from osteobayes.fit.lanes import MOST, Lanes
+from osteobayes.fit.side_by_side import OWN
 from osteobayes.model import Model
 from osteobayes.model.redraw import redrawn
 from osteobayes.paths import shipped
@@ -105,6 +106,24 @@ def test_data_of_another_shape_are_refused(sampler, data):
     wrong = data[1] | {"observed": {k: jnp.concatenate([v, v]) for k, v in data[1]["observed"].items()}}
     with pytest.raises(RunError, match="fit 1 has data of another shape than fit 0"):
         Lanes(sampler, [data[0], wrong], WIDTH)
+
+
+def test_programs_that_serve_other_fits_refuse_another_design(sampler, data):
+    lanes = Lanes(sampler, data[:1], WIDTH, own=OWN, places=3)
+    lanes.load(data)
+    assert max(np.shape(x)[0] for x, mine in zip(lanes._table, lanes._own, strict=True) if mine) == 3
+    key = next(k for k, v in data[1].items() if k not in OWN and jax.tree.leaves(v))
+    with pytest.raises(RunError, match="fits side by side have other designs"):
+        lanes.load([data[0], data[1] | {key: jax.tree.map(lambda x: x + 1, data[1][key])}])
+
+
+def test_an_interruption_ends_all_fits(sampler, data, lanes, monkeypatch):
+    def interrupted(program, requests):
+        raise Interrupted("SIGTERM")
+
+    monkeypatch.setattr(lanes, "_compute", interrupted)
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        lanes.run([work(sampler, d, i) for i, d in enumerate(data)])
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from osteobayes.cycle import Grid
 from osteobayes.errors import OsteobayesError, RunError
 from osteobayes.evidence import Evidence
 from osteobayes.fit import Settings
+from osteobayes.fit.store import locked
 from osteobayes.model import Model
 from osteobayes.model.redraw import NOT_REDRAWN, redrawn
 from osteobayes.paths import shipped
@@ -125,6 +126,31 @@ def test_an_error_of_one_dataset_is_its_result_and_the_others_go_on(tmp_path):
     assert found[1]["error"] == "LinAlgError: not positive definite" and found[1]["rows"] == []
     summary = recovery.summarise({"datasets": 3}, found)
     assert summary["pairs"] == 2 and summary["short"] == ["dataset 1: LinAlgError: not positive definite"]
+
+
+def test_a_dataset_that_another_process_works_on_is_left_to_it(tmp_path):
+    fitted = []
+
+    class Noting:
+        commit = "c"
+
+        def __init__(self, planned):
+            pass
+
+        def compile(self):
+            pass
+
+        def fit(self, number, folder):
+            fitted.append(number)
+            return result(number, [True])
+
+    (tmp_path / recovery.PLAN).write_text(json.dumps(recovery.plan(3, Settings())))
+    (tmp_path / "001").mkdir()
+    with locked(tmp_path / "001"):
+        recovery.work(tmp_path, 0, 1, Noting)
+    assert fitted == [0, 2] and not (tmp_path / "001.json").exists()
+    recovery.work(tmp_path, 0, 1, Noting)
+    assert fitted == [0, 2, 1]
 
 
 def test_a_folder_with_another_study_is_refused_and_a_finished_one_is_not_fitted_again(tmp_path, monkeypatch):

@@ -17,8 +17,8 @@ del LANES["processes"]
 
 
 def test_lanes_need_the_resumable_sampler_and_make_a_job_of_their_own():
-    with pytest.raises(RunError, match="setting `lanes` must be at least 1, found 0"):
-        Settings(lanes=0)
+    with pytest.raises(RunError, match="setting `lanes` must be at least 0, found -1"):
+        Settings(lanes=-1)
     with pytest.raises(RunError, match="setting `lanes` needs the algorithm"):
         Settings(lanes=4, algorithm="numpyro/nuts")
     plain, wide = batch.Job(settings=TINY), batch.Job(settings={**TINY, "lanes": 4})

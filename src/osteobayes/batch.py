@@ -256,13 +256,16 @@ def _here(
     stop: Stop,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Jobs in this process, one after another; jobs of the same shapes share their programs."""
-    programs, tried = Programs(), set()
+    programs, tried, widths = Programs(), set(), {}
     for place, (key, job) in enumerate(jobs.items()):
         stop.check(folder, f"{place} of {len(jobs)} jobs are done")
-        if job.chosen.lanes and key not in tried and calibrate is calibrate_one:
-            alike = [k for k, j in jobs.items() if k not in tried and j.shape == job.shape]
-            some = {k: jobs[k] for k in alike[: places(job.chosen.lanes, job.chosen.chains)]}
-            tried |= _sample_side_by_side(some, folder, programs, lambda text, key=key: say(key, text), advance, stop)
+        if job.chosen.lanes is not None and key not in tried and calibrate is calibrate_one:
+            alike = {k: j for k, j in jobs.items() if k not in tried and j.shape == job.shape}
+            width = widths.get(job.shape, job.chosen.lanes)
+            found, widths[job.shape] = _sample_side_by_side(
+                alike, width, folder, programs, lambda text, key=key: say(key, text), advance, stop
+            )
+            tried |= found
         yield key, _result(
             job, folder / key, calibrate, resume, summary, lambda text, key=key: say(key, text), advance=advance, stop=stop, programs=programs,
         )  # fmt: skip
@@ -271,37 +274,51 @@ def _here(
 
 def _sample_side_by_side(
     jobs: Mapping[str, Job],
+    width: int,
     folder: Path,
     programs: Programs,
     report: Callable[[str], None],
     advance: Callable[[int, int, str], None],
     stop: Stop,
-) -> set[str]:
-    """Sample jobs that are not finished, so that each needs only its summary; those that were tried.
+) -> tuple[set[str], int]:
+    """Sample the first jobs that are not finished, so that each needs only its summary; those that were tried, and lanes of a call.
 
     What cannot be begun, or fails, is left: the job meets its error again when its turn comes, and alone.
     """
     with ExitStack() as stack:
         runs: dict[str, Run] = {}
+        tried: set[str] = set()
         for key, job in jobs.items():
+            if runs and len(runs) >= places(width, job.chosen.chains):
+                break
             path = folder / key
+            tried.add(key)
             try:
                 if (path / "manifest.json").is_file():
-                    if Run(path).manifest["status"] != "finished":
-                        stack.enter_context(locked(path))
-                        runs[key] = reopened(Run(path), report)
+                    if Run(path).manifest["status"] == "finished":
+                        continue
+                    stack.enter_context(locked(path))
+                    run = reopened(Run(path), report)
                 else:
-                    chosen = {"seed": job.seed, "cancers": job.cancers, **job.settings}
-                    runs[key] = stack.enter_context(
+                    chosen = {"seed": job.seed, "cancers": job.cancers, **job.settings, "lanes": width}
+                    run = stack.enter_context(
                         new_run(job.data, job.priors, path, job.overlay, lambda text: None, **chosen)
                     )
             except Exception as error:
                 _log.info("%s: %s", path, _sentence(error))
+                continue
+            if not runs:
+                width = run.settings.lanes or width
+            if run.settings.lanes == width:
+                runs[key] = run
         if not runs:
-            return set(jobs)
-        found = sample_all(list(runs.values()), programs, report, advance, stop)
-    later = {key for key, sampler in zip(runs, found, strict=True) if sampler is None}
-    return set(jobs) - later
+            return tried, width
+        try:
+            found = sample_all(list(runs.values()), programs, report, advance, stop)
+        except Exception as error:
+            _log.info("%s: %s", folder, _sentence(error))
+            return tried, width
+    return tried - {key for key, sampler in zip(runs, found, strict=True) if sampler is None}, width
 
 
 def _dask(
@@ -522,7 +539,7 @@ class JobSettings(_Closed):
     joint: bool | None = None
     shared_frailty: bool | None = None
     algorithm: str | None = None
-    lanes: Count | None = None
+    lanes: Annotated[int, Field(ge=0)] | None = None
     grid: tuple[Days, Count, Count] | tuple[Days, Count, Count, Count | None] | None = None
 
     @property

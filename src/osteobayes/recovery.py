@@ -17,14 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from osteobayes.errors import OsteobayesError, RunError
+from osteobayes.errors import LockedError, OsteobayesError, RunError
 from osteobayes.fit import Run, Settings
 from osteobayes.fit.diagnose import convergence
 from osteobayes.fit.hmc import Sampler
 from osteobayes.fit.lanes import Lanes
 from osteobayes.fit.run import build_model, draws_of, find_start, sample
 from osteobayes.fit.stop import Stop
-from osteobayes.fit.store import write_json
+from osteobayes.fit.store import locked, write_json
 from osteobayes.fit.workers import Chains, cores, in_threads
 from osteobayes.model import Model, likelihood
 from osteobayes.model.redraw import redrawn
@@ -216,13 +216,16 @@ def work(folder: Path, first: int, step: int, study: Callable[[Mapping[str, Any]
     one.compile()
     for i in mine:
         begun = time.time()
+        dataset = folder / f"{i:03d}"
+        dataset.mkdir(exist_ok=True)
         try:
-            found = one.fit(i, folder / f"{i:03d}")
-        except (
-            OsteobayesError,
-            ArithmeticError,
-            np.linalg.LinAlgError,
-        ) as error:  # of this dataset; the next ones go on
+            with locked(dataset):
+                if _result(folder, i).exists():
+                    continue
+                found = one.fit(i, dataset)
+        except LockedError:  # another process works on it
+            continue
+        except (OsteobayesError, ArithmeticError, np.linalg.LinAlgError) as error:  # of this dataset; the next go on
             sentence = f"{type(error).__name__}: {error}"
             found = {"dataset": i, "commit": one.commit, "seconds": time.time() - begun, "error": sentence, "rows": []}
         write_json(_result(folder, i), found)
@@ -317,7 +320,7 @@ def work_all(
         codes = sorted({p.returncode for p in processes})
         raise RunError(
             f"{folder}: datasets {', '.join(map(str, missing))} were not fitted (exit codes {codes}; what the processes printed "
-            "stands above); the same command goes on from there"
+            "stands above; or others work on them); the same command goes on from there"
         )
     return [json.loads(_result(folder, n).read_text()) for n in range(datasets) if _result(folder, n).exists()]
 

@@ -122,8 +122,9 @@ class Settings:
     """Back end and sampler. That of the default goes on after any interruption, from its last block; with others
     (:data:`osteobayes.fit.samplers.SAMPLERS`) finished chains are kept (:mod:`osteobayes.fit.by_chain`)."""
     lanes: int | None = None
-    """Lanes of one call, if the run is one of many that are fitted side by side (:mod:`osteobayes.fit.lanes`); None: it is fitted alone. The
-    draws do not depend on the other fits, but differ from those of a fit alone in the last bits."""
+    """Lanes of one call, if the run is one of many that are fitted side by side (:mod:`osteobayes.fit.lanes`); 0: as many as the devices'
+    memory holds (the run keeps that number); None: it is fitted alone. The draws do not depend on the other fits, but differ from those
+    of a fit alone in the last bits."""
     processes: int | None = None
     """Processes that run the chains; 1: threads of this one; None: one a core where that pays (long runs on a CPU)."""
 
@@ -131,8 +132,8 @@ class Settings:
         for name in ("chains", "draws", "tune", "starts", "block"):
             if getattr(self, name) < 1:
                 raise RunError(f"setting `{name}` must be at least 1, found {getattr(self, name)}")
-        if self.lanes is not None and self.lanes < 1:
-            raise RunError(f"setting `lanes` must be at least 1, found {self.lanes}")
+        if self.lanes is not None and self.lanes < 0:
+            raise RunError(f"setting `lanes` must be at least 0, found {self.lanes}")
         if self.lanes is not None and self.algorithm != ALGORITHM:
             raise RunError(
                 f"setting `lanes` needs the algorithm {ALGORITHM}, found {self.algorithm}: leave one of the two out"
@@ -363,6 +364,10 @@ def new_run(
     prior_folder = Path(priors) if priors is not None else shipped("priors")
     overlay_file = Path(overlay) if overlay is not None else None
     model = build_model(data_folders, prior_folder, overlay_file, chosen)
+    if chosen.lanes == 0:
+        from osteobayes.fit.side_by_side import fitting
+
+        chosen = replace(chosen, lanes=fitting(model, chosen))
     path = Path(out) if out is not None else Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     there = {p.relative_to(path).as_posix() for p in path.rglob("*")} if path.exists() else set()
     if there - BEFORE_MANIFEST:
@@ -483,7 +488,7 @@ LONG = 1000
 
 
 def _processes(settings: Settings) -> int:
-    if settings.algorithm != ALGORITHM or settings.lanes:
+    if settings.algorithm != ALGORITHM or settings.lanes is not None:
         return 1
     if settings.processes is not None:
         return settings.processes

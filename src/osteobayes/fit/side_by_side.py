@@ -9,9 +9,10 @@ import jax
 from osteobayes.fit.hmc import Sampler
 from osteobayes.fit.lanes import Lanes, LaneSampler, equal
 from osteobayes.fit.programs import Programs
-from osteobayes.fit.run import Run, find_start, note_prior_only, sample, sampled
+from osteobayes.fit.run import Run, Settings, find_start, note_prior_only, sample, sampled
 from osteobayes.fit.stop import Stop
 from osteobayes.fit.store import write_json
+from osteobayes.model import Model
 
 OWN = ("observed", "rows", "weights", "hyper", "fixed")
 """Parts of the data of which every run has its own; programs do not depend on what differs in them."""
@@ -20,6 +21,12 @@ OWN = ("observed", "rows", "weights", "hyper", "fixed")
 def places(lanes: int, chains: int) -> int:
     """Runs whose chains go through the program in one call."""
     return max(1, lanes // chains)
+
+
+def fitting(model: Model, settings: Settings) -> int:
+    """Lanes that the devices' memory holds (:meth:`osteobayes.fit.lanes.Lanes.fitting`)."""
+    with jax.default_device(jax.devices("cpu")[0]):
+        return Lanes(settings.sampler(model), [model.sampling_data], None, own=OWN).width
 
 
 def sample_all(
