@@ -1,10 +1,11 @@
 """Fits of simulated datasets per minute by every engine, each with all cores (or the accelerator), in one run.
 
 uv run python benchmarks/batch.py [--json] [--datasets 64] [--engines loop lanes-1 lanes-2 dask] [--cancer breast] [--grid 28 40 2]
-    [--chains 4] [--draws 200] [--tune 200] [--width N] [--drawn FILE]
+    [--chains 4] [--draws 200] [--tune 200] [--width N] [--split P] [--drawn FILE]
 
 loop: one process a core, each a loop over the compiled fit (as `osteobayes recover`). dask: the same in Dask worker processes, one a
-core. lanes-N: one program over all fits and chains on N devices (simulated ones on a CPU; on an accelerator what JAX finds). Datasets are
+core. lanes-N: one program over all fits and chains on N devices (simulated ones on a CPU; on an accelerator what JAX finds), in P processes
+(Python's lock: the work between calls takes one core of each). Datasets are
 drawn beforehand (kept in FILE, if it is given). Each engine starts with an empty cache; its time to compile is apart. Fits are equal in all
 (same datasets, same sampler, so many draws), so draws are equally effective; the least bulk ESS is told.
 """
@@ -115,7 +116,7 @@ def worker(engine: str, planned: dict, drawn: Path, folder: Path, width: int, pa
     begun = time.perf_counter()
     with jax.default_device(jax.devices("cpu")[0]):  # but for the programs over lanes
         study = study_of(planned, drawn)
-        numbers = list(range(planned["datasets"]))
+        numbers = list(range(part, planned["datasets"], parts))
         lanes = Lanes(study.sampler, [study.dataset(n)[1] for n in numbers], width or None, jax.devices())
         lanes.compile()
         compiled = time.perf_counter() - begun
@@ -171,17 +172,19 @@ def with_dask(planned: dict, drawn: Path, folder: Path) -> list[dict]:
         return client.gather(futures)
 
 
-def measure(engine: str, planned: dict, drawn: Path, width: int) -> dict:
+def measure(engine: str, planned: dict, drawn: Path, width: int, split: int = 1) -> dict:
     """Run one engine."""
     from osteobayes.fit.workers import cores
 
-    parts = cores() if engine == "loop" else 1
+    parts = cores() if engine == "loop" else split
     flags = os.environ.get("XLA_FLAGS", "")
     if engine.startswith("lanes-"):
         flags += f" --xla_force_host_platform_device_count={engine.removeprefix('lanes-')}"
     with tempfile.TemporaryDirectory() as folder:
         more = {"XLA_FLAGS": flags, "OSTEOBAYES_CACHE": f"{folder}/cache"}
-        if parts > 1:
+        if engine.startswith("lanes-") and parts > 1:
+            more |= {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.8 / parts:.2f}"}
+        if engine == "loop":
             more |= {"NPROC": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         if engine == "dask":
             found = with_dask(planned, drawn, Path(folder))
@@ -231,6 +234,9 @@ def main() -> None:
     parser.add_argument("--tune", type=int, default=200)
     parser.add_argument("--starts", type=int, default=2)
     parser.add_argument("--width", type=int, default=0, help="lanes of one call (default: as many as memory holds)")
+    parser.add_argument(
+        "--split", type=int, default=1, help="processes that share the fits of lanes-N, and the accelerator"
+    )
     chosen = parser.parse_args()
     from osteobayes.fit import Settings
     from osteobayes.precision import devices
@@ -248,12 +254,12 @@ def main() -> None:
         words = [sys.executable, __file__, "--draw", json.dumps(planned), str(drawn)]
         subprocess.run(words, env=os.environ | {"JAX_PLATFORMS": "cpu"}, check=True)
     for engine in chosen.engines:
-        found = measure(engine, planned, drawn, chosen.width)
+        found = measure(engine, planned, drawn, chosen.width, chosen.split)
         results.append(found)
         if not chosen.json:
             print(
                 f"{engine}: {found['fits_per_minute']:.2f} fits a minute, compiled in {found['compile_s']:.0f} s, {found['peak_gib']:.1f} GiB, "
-                f"least bulk ESS {found['min_ess_bulk']}, {found['divergences']} divergences, {len(found['failed'])} failed{': ' if found['failed'] else ''}{'; '.join(sorted(set(found['failed']))[:5])}; "
+                f"least bulk ESS {found['min_ess_bulk']}, {found['divergences']} divergences, {len(found['failed'])} failed {sorted(set(found['failed']))[:5]}; "
                 f"calls and how full they were: {found['calls']}",
                 flush=True,
             )
