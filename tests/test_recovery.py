@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -105,20 +106,28 @@ def test_summary_counts_pairs_and_names_what_fell_short():
         recovery.summarise({}, [])
 
 
+class Fake:
+    """A study that fits nothing: dataset 1 cannot be fitted if it is ``broken``."""
+
+    commit, broken = "c", False
+    fitted: ClassVar[list[int]]
+
+    def __init__(self, planned):
+        pass
+
+    def compile(self):
+        pass
+
+    def fit(self, number, folder):
+        if number == 1 and self.broken:
+            raise np.linalg.LinAlgError("not positive definite")
+        self.fitted.append(number)
+        return result(number, [True])
+
+
 def test_an_error_of_one_dataset_is_its_result_and_the_others_go_on(tmp_path):
-    class Breaking:
-        commit = "c"
-
-        def __init__(self, planned):
-            pass
-
-        def compile(self):
-            pass
-
-        def fit(self, number, folder):
-            if number == 1:
-                raise np.linalg.LinAlgError("not positive definite")
-            return result(number, [True])
+    class Breaking(Fake):
+        broken, fitted = True, []
 
     (tmp_path / recovery.PLAN).write_text(json.dumps(recovery.plan(3, Settings())))
     recovery.work(tmp_path, 0, 1, Breaking)
@@ -129,28 +138,16 @@ def test_an_error_of_one_dataset_is_its_result_and_the_others_go_on(tmp_path):
 
 
 def test_a_dataset_that_another_process_works_on_is_left_to_it(tmp_path):
-    fitted = []
-
-    class Noting:
-        commit = "c"
-
-        def __init__(self, planned):
-            pass
-
-        def compile(self):
-            pass
-
-        def fit(self, number, folder):
-            fitted.append(number)
-            return result(number, [True])
+    class Noting(Fake):
+        fitted: ClassVar[list[int]] = []
 
     (tmp_path / recovery.PLAN).write_text(json.dumps(recovery.plan(3, Settings())))
     (tmp_path / "001").mkdir()
     with locked(tmp_path / "001"):
         recovery.work(tmp_path, 0, 1, Noting)
-    assert fitted == [0, 2] and not (tmp_path / "001.json").exists()
+    assert Noting.fitted == [0, 2] and not (tmp_path / "001.json").exists()
     recovery.work(tmp_path, 0, 1, Noting)
-    assert fitted == [0, 2, 1]
+    assert Noting.fitted == [0, 2, 1]
 
 
 def test_a_folder_with_another_study_is_refused_and_a_finished_one_is_not_fitted_again(tmp_path, monkeypatch):

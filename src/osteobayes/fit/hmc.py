@@ -215,7 +215,7 @@ class Sampler:
 
     def drawn(self, seed: int, data: Data) -> Float[np.ndarray, " parameter"]:
         """A draw from the prior in unconstrained space; kept, for many fits start from the same (and compiling it takes longer)."""
-        key = seed.to_bytes(8) + b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(data["hyper"]))
+        key = f"{seed} ".encode() + b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(data["hyper"]))
         with self._drawing:
             if key not in self._draws:
                 draw = self.model.priors.sample(jax.random.key(seed), data["hyper"], self.model.coords)
